@@ -1,0 +1,1 @@
+"""Findings as DICOM objects, text and FHIR; nothing here talks to a network."""

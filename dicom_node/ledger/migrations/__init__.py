@@ -1,0 +1,1 @@
+"""Adapter: Alembic's environment and the scripts of the ledger's schema."""

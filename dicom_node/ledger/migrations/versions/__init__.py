@@ -1,0 +1,1 @@
+"""Adapter: one script per change of the ledger's schema."""

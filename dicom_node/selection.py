@@ -1,0 +1,163 @@
+"""Pure. Which series of a study a model reads, in which role.
+
+A model's input contract names roles (``flair``, ``post``); a series fits a role
+by modality, Series Description and number of images, and by nothing else: FLAIR
+is never taken for T1 because it looks similar. Localizers, results of our own,
+secondary captures and everything that is no image never fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from dicom_node.globs import list_patterns, matches_any
+from dicom_node.headers import OWN_MANUFACTURER
+from dicom_node.sop_classes import IMAGE_CLASSES
+from dicom_node.study import Series, SeriesUID, Study
+
+#: PS3.3 C.7.6.1.1.2: values of Image Type (0008,0008).
+_LOCALIZER: Final = "LOCALIZER"
+_DERIVED: Final = "DERIVED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRole:
+    """One series that a model wants.
+
+    Attributes
+    ----------
+    name : str
+        For example ``flair``.
+    required : bool
+        Whether the model cannot run without it.
+    modality : str
+        Modality (0008,0060); empty takes any.
+    any_description : tuple of str
+        Globs; Series Description must match one. Empty takes any.
+    none_of : tuple of str
+        Globs that Series Description must not match.
+    min_images : int
+        Fewest images.
+    substitute : str or None
+        Role whose series stands in when no series fits this one.
+    """
+
+    name: str
+    required: bool = False
+    modality: str = ""
+    any_description: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    min_images: int = 1
+    substitute: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputContract:
+    """Everything a model wants of a study; role names are unique."""
+
+    roles: tuple[InputRole, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The series chosen for a model.
+
+    Attributes
+    ----------
+    roles : tuple of (role, Series Instance UID)
+        In the order of the contract; substitutes included.
+    substitutions : tuple of (missing role, role whose series stands in)
+    obstacles : tuple of str
+        Why the model cannot run; empty if it can.
+    """
+
+    roles: tuple[tuple[str, SeriesUID], ...] = ()
+    substitutions: tuple[tuple[str, str], ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+
+def select_series(study: Study, contract: InputContract) -> Selection:
+    """Choose the best series for every role of a contract.
+
+    Best is: original before derived, most images, lowest series number, lowest
+    UID. A series fills one role. Required roles choose first.
+    """
+    chosen: dict[str, SeriesUID] = {}
+    for role in sorted(contract.roles, key=lambda role: not role.required):
+        free = [series for series in study.series if series.series_uid not in chosen.values()]
+        fitting = [series for series in free if not explain_misfit(series, role)]
+        if fitting:
+            chosen[role.name] = min(fitting, key=_preference).series_uid
+    return _with_substitutes(study, contract, chosen)
+
+
+def explain_misfit(series: Series, role: InputRole) -> str:
+    """Return why a series does not fit a role; empty if it fits."""
+    return next(_misfits(series, role), "")
+
+
+def _misfits(series: Series, role: InputRole) -> Iterator[str]:
+    if not series.sop_classes or not series.sop_classes <= IMAGE_CLASSES:
+        yield "it holds no images that a model reads"
+    if series.header.get("Manufacturer") == OWN_MANUFACTURER:
+        yield "it is a result of Preread"
+    if _LOCALIZER in _image_type(series):
+        yield "it is a localizer"
+    if role.modality and series.modality.upper() != role.modality.upper():
+        yield f"modality is {series.modality or 'empty'}"
+    if role.any_description and not matches_any(series.description, role.any_description):
+        yield f"description does not match {list_patterns(role.any_description)}"
+    if role.none_of and matches_any(series.description, role.none_of):
+        yield f"description matches {list_patterns(role.none_of)}"
+    if series.number_of_images < role.min_images:
+        yield f"it has {series.number_of_images} images of at least {role.min_images}"
+
+
+def _with_substitutes(study: Study, contract: InputContract, chosen: dict[str, SeriesUID]) -> Selection:
+    substitutions: list[tuple[str, str]] = []
+    obstacles: list[str] = []
+    roles: list[tuple[str, SeriesUID]] = []
+    for role in contract.roles:
+        if role.name in chosen:
+            roles.append((role.name, chosen[role.name]))
+        elif not role.required and role.substitute in chosen:
+            assert role.substitute is not None
+            roles.append((role.name, chosen[role.substitute]))
+            substitutions.append((role.name, role.substitute))
+        elif role.required:
+            why = _why_missing(study, role, chosen)
+            obstacles.append(f"no series for the required role {role.name}: {why}")
+    if obstacles:
+        return Selection(obstacles=tuple(obstacles))
+    return Selection(roles=tuple(roles), substitutions=tuple(substitutions))
+
+
+def _why_missing(study: Study, role: InputRole, chosen: dict[str, SeriesUID]) -> str:
+    reasons = (
+        explain_misfit(series, role) or _used_by(series, chosen)
+        for series in sorted(study.series, key=_preference)
+    )
+    distinct = list(dict.fromkeys(reasons))
+    return "; ".join(distinct) or "the study has no readable series"
+
+
+def _used_by(series: Series, chosen: dict[str, SeriesUID]) -> str:
+    users: Iterable[str] = (name for name, uid in chosen.items() if uid == series.series_uid)
+    return f"the one that fits is {next(iter(users), 'used')}"
+
+
+def _preference(series: Series) -> tuple[bool, int, bool, int, str]:
+    number = series.series_number
+    return (
+        _DERIVED in _image_type(series),
+        -series.number_of_images,
+        number is None,
+        number or 0,
+        series.series_uid,
+    )
+
+
+def _image_type(series: Series) -> tuple[str, ...]:
+    return tuple(value.strip().upper() for value in series.header.get("ImageType", "").split("\\"))

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, SegmentationStorage
+
+from dicom_node.routing import (
+    Conditions,
+    InputContract,
+    InputRole,
+    Outcome,
+    Priority,
+    RoutingDecision,
+    Rule,
+    RuleSet,
+    parse_rules,
+    route_study,
+)
+from dicom_node.study import (
+    Digest,
+    Instance,
+    Series,
+    SeriesUID,
+    SOPClassUID,
+    SOPInstanceUID,
+    Study,
+    StudyKey,
+    StudyUID,
+    TransferSyntaxUID,
+)
+
+TUMOUR = InputContract(
+    roles=(
+        InputRole(name="pre", modality="MR", any_description=("*t1*",), none_of=("*flair*", "*post*", "*gd*"), min_images=5, substitute="flair"),
+        InputRole(name="flair", required=True, modality="MR", any_description=("*flair*",), min_images=5),
+        InputRole(name="post", modality="MR", any_description=("*t1*post*", "*t1*gd*"), min_images=5, substitute="flair"),
+    )
+)
+CONTRACTS, VERSIONS = {"tumour": TUMOUR}, {"tumour": "1.0.0"}
+RULES = parse_rules("rules: [{name: brain, when: {modality: MR, body_part: '*head*'}, models: [tumour], destinations: [pacs]}]")
+
+
+def _series(number: int, description: str, images: int = 20, *, modality: str = "MR", sop_class: str = MRImageStorage, **header: str) -> Series:
+    return Series(
+        series_uid=SeriesUID(f"1.2.{number}"),
+        modality=modality,
+        description=description,
+        body_part="HEAD",
+        series_number=number,
+        header=header,
+        instances=tuple(
+            Instance(
+                sop_instance_uid=SOPInstanceUID(f"1.2.{number}.{index}"),
+                sop_class_uid=SOPClassUID(sop_class),
+                transfer_syntax_uid=TransferSyntaxUID("1.2.840.10008.1.2.1"),
+                digest=Digest("d"),
+                path="p",
+                size_bytes=1,
+            )
+            for index in range(images)
+        ),
+    )
+
+
+def _study(*series: Series) -> Study:
+    return Study(study_key=StudyKey("k"), study_uid=StudyUID("1.2"), source_ae="SCANNER", description="MR head", series=series)
+
+
+COMPLETE = _study(_series(1, "Ax T1"), _series(2, "Ax FLAIR"), _series(3, "Ax T1 post Gd"))
+
+
+def test_each_role_gets_its_series() -> None:
+    decision = route_study(COMPLETE, RULES, CONTRACTS, VERSIONS)
+    (assignment,) = decision.assignments
+    assert assignment.roles == {"pre": "1.2.1", "flair": "1.2.2", "post": "1.2.3"}
+    assert list(assignment.roles) == ["pre", "flair", "post"]
+    assert (assignment.version, assignment.substitutions) == ("1.0.0", ())
+    assert (decision.rule, decision.destinations) == ("brain", ("pacs",))
+
+
+def test_a_missing_optional_role_is_substituted_and_said() -> None:
+    decision = route_study(_study(_series(2, "Ax T1 FLAIR")), RULES, CONTRACTS, VERSIONS)
+    (assignment,) = decision.assignments
+    assert assignment.roles == dict.fromkeys(("pre", "flair", "post"), "1.2.2")
+    assert assignment.substitutions == (("pre", "flair"), ("post", "flair"))
+    assert "flair stands in" in decision.models[0].reasons[0]
+
+
+def test_a_missing_required_role_says_why_the_model_did_not_run() -> None:
+    decision = route_study(_study(_series(1, "Ax T1"), _series(2, "FLAIR", 3)), RULES, CONTRACTS, VERSIONS)
+    assert decision.assignments == ()
+    (told,) = decision.models
+    assert not told.runs
+    assert "required role flair" in told.reasons[0]
+    assert "it has 3 images of at least 5" in told.reasons[0]
+
+
+def test_what_is_no_source_image_is_never_read() -> None:
+    bad = (
+        _series(5, "FLAIR", ImageType="ORIGINAL\\PRIMARY\\LOCALIZER"),
+        _series(6, "FLAIR", Manufacturer="Preread"),
+        _series(7, "FLAIR", sop_class=SegmentationStorage),
+        _series(8, "FLAIR", sop_class=SecondaryCaptureImageStorage),
+    )
+    assert route_study(_study(*bad), RULES, CONTRACTS, VERSIONS).assignments == ()
+
+
+def test_the_best_series_is_original_then_largest_then_first() -> None:
+    derived = _series(1, "FLAIR mpr", 100, ImageType="DERIVED\\SECONDARY")
+    for series, expected in (
+        ((derived, _series(2, "FLAIR", 10)), "1.2.2"),
+        ((_series(2, "FLAIR", 10), _series(3, "FLAIR", 30)), "1.2.3"),
+        ((_series(3, "FLAIR"), _series(2, "FLAIR")), "1.2.2"),
+        ((derived,), "1.2.1"),
+    ):
+        (assignment,) = route_study(_study(*series), RULES, CONTRACTS, VERSIONS).assignments
+        assert assignment.roles["flair"] == expected
+
+
+def test_every_rule_that_does_not_match_says_why() -> None:
+    text = """
+    rules:
+      - {name: wants-mr, when: {modality: [MR, PT]}}
+      - {name: wants-source, when: {source_ae: 'OTHER*'}}
+      - {name: wants-body, when: {modality: CT, body_part: CHEST}}
+      - {name: wants-description, when: {series_description: '*lung*', study_description: '*thorax*'}}
+      - {name: wants-class, when: {sop_class: MR Image Storage}}
+      - {name: wants-many, when: {min_images: 50}}
+      - {name: wants-tag, when: {tags: {PatientID: 'X*', KVP: '120'}}}
+    """
+    series = _series(1, "Brain", modality="CT", sop_class=CTImageStorage, PatientID="SECRET")
+    decision = route_study(_study(series), parse_rules(text), {}, {})
+    told = {item.rule: item.reasons for item in decision.explanations}
+    assert told["wants-mr"] == ("modality is CT, rule wants MR or PT",)
+    assert told["wants-source"] == ("source AE is SCANNER, rule wants OTHER*",)
+    assert told["wants-body"] == ("body part is HEAD, rule wants CHEST",)
+    assert told["wants-description"] == (
+        "study description is 'MR head', rule wants *thorax*",
+        "series description is 'Brain', rule wants *lung*",
+    )
+    assert told["wants-class"] == ("SOP Class is CT Image Storage, rule wants MR Image Storage",)
+    assert told["wants-many"] == ("series has 20 images, rule wants at least 50",)
+    assert told["wants-tag"] == ("KVP is absent, rule wants 120", "PatientID has another value, rule wants X*")
+    assert "SECRET" not in json.dumps(decision.to_json())
+    assert told["fallback"] == ()
+    assert decision.rule is None
+
+
+def test_all_matching_rules_contribute() -> None:
+    text = """
+    rules:
+      - {name: a, when: {modality: MR}, models: [tumour], destinations: [pacs]}
+      - {name: b, when: {source_ae: scanner}, destinations: [ehr, pacs], priority: stat}
+    fallback: {destinations: [nowhere]}
+    """
+    decision = route_study(COMPLETE, parse_rules(text), CONTRACTS, VERSIONS)
+    assert decision.rules == ("a", "b")
+    assert decision.destinations == ("ehr", "pacs")
+    assert decision.priority is Priority.STAT
+    assert len(decision.assignments) == 1
+
+
+def test_a_model_that_is_not_installed_is_told() -> None:
+    decision = route_study(COMPLETE, RULES, {}, {})
+    assert decision.models[0].reasons == ("this model is not installed",)
+
+
+def test_a_tag_matches_one_of_several_values() -> None:
+    rules = parse_rules("rules: [{name: a, when: {tags: {ImageType: axial}}}]")
+    assert route_study(_study(_series(1, "x", ImageType="ORIGINAL\\PRIMARY\\AXIAL")), rules, {}, {}).rule == "a"
+
+
+WORDS = st.sampled_from(["", "MR", "CT", "head", "FLAIR", "t1 post", "*", "*a*", "[x", "?"])
+SERIES = st.builds(
+    _series,
+    st.integers(1, 9),
+    WORDS,
+    st.integers(0, 12),
+    modality=WORDS,
+    sop_class=st.sampled_from([MRImageStorage, SegmentationStorage, ""]),
+    ImageType=WORDS,
+)
+STUDIES = st.lists(SERIES, max_size=5, unique_by=lambda s: s.series_uid).map(lambda series: _study(*series))
+TEXTS = st.lists(WORDS, max_size=2).map(tuple)
+RULE_LISTS = st.lists(
+    st.builds(
+        Rule,
+        name=st.sampled_from("abcdef"),
+        when=st.builds(
+            Conditions,
+            modality=TEXTS,
+            body_part=TEXTS,
+            series_description=TEXTS,
+            study_description=TEXTS,
+            source_ae=TEXTS,
+            min_images=st.integers(0, 10),
+            tags=TEXTS.map(lambda patterns: (("ImageType", patterns),) if patterns else ()),
+        ),
+        then=st.builds(
+            Outcome,
+            models=st.sampled_from([(), ("tumour",), ("absent",)]),
+            destinations=TEXTS,
+            priority=st.sampled_from(Priority),
+        ),
+    ),
+    max_size=4,
+    unique_by=lambda rule: rule.name,
+)
+
+
+@given(STUDIES, RULE_LISTS)
+def test_every_study_gets_a_decision_with_an_explanation_per_rule(study: Study, rules: list[Rule]) -> None:
+    decision = route_study(study, RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS)
+    assert [item.rule for item in decision.explanations] == [*(rule.name for rule in rules), "fallback"]
+    for item in decision.explanations[:-1]:
+        assert item.matched != bool(item.reasons)
+    assert RoutingDecision.from_json(json.loads(json.dumps(decision.to_json()))) == decision
+    for told in decision.models:
+        assert told.runs or told.reasons
+
+
+@given(STUDIES, RULE_LISTS, st.randoms())
+def test_order_does_not_matter(study: Study, rules: list[Rule], shuffler: random.Random) -> None:
+    first = route_study(study, RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS)
+    series = list(study.series)
+    shuffler.shuffle(series)
+    shuffler.shuffle(rules)
+    second = route_study(replace(study, series=tuple(series)), RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS)
+    assert set(first.explanations) == set(second.explanations)
+    assert replace(first, explanations=()) == replace(second, explanations=())
