@@ -33,7 +33,7 @@ from dicom_node.intake import Intake, Provenance
 from dicom_node.ledger import Reception
 from dicom_node.part10 import PartTen, build_header
 from dicom_node.tls import TlsSettings, make_server_context
-from dicom_node.transport import ReceiverServer
+from dicom_node.transport import ReceiverServer, stop_waiting_for_request
 
 #: PS3.8 D.1: larger PDUs cost fewer turns of the state machine (1.6 times the throughput of 16 KiB).
 MAXIMUM_PDU_BYTES: Final = 131_072
@@ -181,7 +181,9 @@ class Receiver:
         self._server.shutdown()
         associations = self._server.active_associations
         for assoc in associations:
-            assoc.abort(block=False) if assoc.is_established else assoc.kill()
+            stop_waiting_for_request(assoc)
+            if assoc.is_established:
+                assoc.abort(block=False)
         for assoc in associations:
             assoc.join(timeout=timeout_s)
         self._server = None
@@ -195,7 +197,7 @@ class Receiver:
             (evt.EVT_N_EVENT_REPORT, self._on_event_report),
             (evt.EVT_RELEASED, lambda event: self._end(event.assoc, aborted=False)),
             (evt.EVT_ABORTED, lambda event: self._end(event.assoc, aborted=True)),
-            (evt.EVT_CONN_CLOSE, lambda event: self._end(event.assoc, aborted=True)),
+            (evt.EVT_CONN_CLOSE, self._on_connection_closed),
         ]
 
     def _on_requested(self, event: evt.Event) -> None:
@@ -207,6 +209,10 @@ class Receiver:
         event.assoc.acse.send_reject(*REJECT_ADDRESS)
         evt.trigger(event.assoc, evt.EVT_REJECTED, {})
         event.assoc.kill()
+
+    def _on_connection_closed(self, event: evt.Event) -> None:
+        stop_waiting_for_request(event.assoc)
+        self._end(event.assoc, aborted=True)
 
     def _on_store(self, event: evt.Event) -> int:
         session = self._session(event.assoc)

@@ -3,35 +3,33 @@
 Python runs one thread at a time, so one process fills one core. Here the kernel
 spreads connections over processes (SO_REUSEPORT), each with its own store and
 ledger connection. What must be seen across processes goes through the ledger;
-events come back over a pipe. A process that dies is replaced, and what it left
-open is closed as aborted.
+events come back as JSON lines. A process that dies is replaced, and what it
+left open is closed as aborted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import signal
+import json
+import os
 import socket
+import subprocess
+import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from pydantic import TypeAdapter
 
 from dicom_node.clock import utc_now
-from dicom_node.commitment import CommitmentPeer, CommitmentScp
+from dicom_node.commitment import CommitmentPeer
 from dicom_node.errors import TransientError
-from dicom_node.intake import Intake
 from dicom_node.ledger import Ledger
-from dicom_node.receiver import CommitmentReportHandler, Receiver, ScpSettings, ScpSettingsError
-from dicom_node.storage import InstanceStore
+from dicom_node.receiver import CommitmentReportHandler, ScpSettings, ScpSettingsError
 
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 15.0
@@ -52,11 +50,51 @@ class ReceiverPlan:
     receiver_id: str = ""
 
 
-@dataclass(slots=True)
+PLAN: Final = TypeAdapter(ReceiverPlan)
+
+
 class _Member:
-    process: BaseProcess
-    pipe: Connection
-    receiver_id: str
+    """One receiving process and the thread that listens to it."""
+
+    def __init__(self, plan: ReceiverPlan, on_event: Callable[[list[Any]], None]) -> None:
+        self.receiver_id = plan.receiver_id
+        self._on_event = on_event
+        self.is_ready = threading.Event()
+        self.process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "dicom_node.receiver_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(PLAN.dump_json(plan) + b"\n")
+        self.process.stdin.flush()
+
+    def listen(self) -> None:
+        """Hand on what the process says until it ends."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if event == ["ready"]:
+                self.is_ready.set()
+            else:
+                self._on_event(event)
+        self.process.stdout.close()
+        self.process.wait()
+
+    def end(self) -> None:
+        """Ask the process to stop; its standard input is its leash."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+    def reap(self) -> None:
+        """Wait for the process to end, and end it if it does not."""
+        try:
+            self.process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class ReceiverPool:
@@ -80,17 +118,20 @@ class ReceiverPool:
         self._plan = plan
         self._on_released = on_association_released
         self._on_report = on_commitment_report
-        self._members: list[_Member] = []
+        self._keepers: list[threading.Thread] = []
+        self._members: dict[int, _Member] = {}
         self._reserved: socket.socket | None = None
         self._is_stopping = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="preread-receivers", daemon=True)
 
     @property
     def port(self) -> int:
         """The TCP port that is listened on."""
-        if self._reserved is None:
-            return self._plan.settings.port
-        return int(self._reserved.getsockname()[1])
+        return self._plan.settings.port
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Ids of the processes that listen now."""
+        return tuple(m.process.pid for m in list(self._members.values()) if m.is_ready.is_set())
 
     def start(self) -> None:
         """Start the processes and wait until all listen.
@@ -102,79 +143,76 @@ class ReceiverPool:
         """
         settings = self._plan.settings
         self._reserved = _reserve_port(settings)
-        self._plan = replace(self._plan, settings=replace(settings, port=self.port))
-        self._members = [self._spawn() for _ in range(settings.receiver_processes)]
-        for member in self._members:
-            if not member.pipe.poll(_START_TIMEOUT_S) or member.pipe.recv() != ("ready",):
+        port = int(self._reserved.getsockname()[1])
+        self._plan = replace(self._plan, settings=replace(settings, port=port))
+        for slot in range(settings.receiver_processes):
+            self._members[slot] = self._spawn()
+            keeper = threading.Thread(
+                target=self._keep, args=(slot,), name=f"preread-receiver-{slot}", daemon=True
+            )
+            keeper.start()
+            self._keepers.append(keeper)
+        for member in tuple(self._members.values()):
+            if not member.is_ready.wait(_START_TIMEOUT_S):
                 self.stop()
-                raise ScpSettingsError(
-                    "dicom.receiver_processes: a receiving process did not start: see its log"
-                )
-        self._watcher.start()
+                raise ScpSettingsError("dicom.receiver_processes: a process did not start: see its log")
 
     def stop(self) -> None:
         """End the processes; associations that are open are aborted."""
         self._is_stopping.set()
-        for member in self._members:
-            member.pipe.close()
-        for member in self._members:
-            member.process.join(_STOP_TIMEOUT_S)
-            if member.process.is_alive():
-                member.process.kill()
-                member.process.join()
-        if self._watcher.is_alive():
-            self._watcher.join(_STOP_TIMEOUT_S)
+        for member in self._members.values():
+            member.end()
+        for member in self._members.values():
+            member.reap()
+        for keeper in self._keepers:
+            keeper.join(_STOP_TIMEOUT_S)
         if self._reserved is not None:
             self._reserved.close()
 
+    def kill_process(self, process_id: int) -> None:
+        """End one process without warning, as a crash would; it is replaced."""
+        for member in self._members.values():
+            if member.process.pid == process_id:
+                member.process.kill()
+
     def _spawn(self) -> _Member:
-        receiver_id = uuid.uuid4().hex
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        plan = replace(self._plan, receiver_id=receiver_id)
-        process = context.Process(target=_serve, args=(plan, theirs), name="preread-receiver", daemon=True)
-        process.start()
-        theirs.close()
-        return _Member(process, ours, receiver_id)
+        return _Member(replace(self._plan, receiver_id=uuid.uuid4().hex), self._on_event)
 
-    def _watch(self) -> None:
-        while not self._is_stopping.is_set():
-            pipes = {member.pipe: member for member in self._members if not member.pipe.closed}
-            try:
-                ready = wait(list(pipes), timeout=0.5)
-            except OSError:
-                continue
-            for pipe in ready:
-                assert isinstance(pipe, Connection)
-                self._take(pipes[pipe])
+    def _keep(self, slot: int) -> None:
+        """Listen to one process; replace it when it dies."""
+        while True:
+            member = self._members[slot]
+            member.listen()
+            if self._is_stopping.is_set():
+                return
+            log.error("receiver_died", reason=f"exit code {member.process.returncode}")
+            member.is_ready.clear()
+            member.end()
+            self._close_associations(member.receiver_id)
+            if self._is_stopping.wait(_RESTART_PAUSE_S):
+                return
+            self._members[slot] = self._spawn()
 
-    def _take(self, member: _Member) -> None:
-        try:
-            message = member.pipe.recv()
-        except (EOFError, OSError):
-            if not self._is_stopping.is_set():
-                self._replace(member)
-            return
-        try:
-            if message[0] == "released" and self._on_released is not None:
-                self._on_released(message[1])
-            elif message[0] == "report" and self._on_report is not None:
-                self._on_report(*message[1:])
-        except Exception as error:
-            log.exception("receiver_event_failed", error=type(error).__name__)
-
-    def _replace(self, member: _Member) -> None:
-        log.error("receiver_died", reason=f"exit code {member.process.exitcode}")
-        member.pipe.close()
-        self._members.remove(member)
+    def _close_associations(self, receiver_id: str) -> None:
         ledger = Ledger.connect(self._plan.ledger_url)
         try:
             with contextlib.suppress(TransientError):
-                ledger.close_stale_associations(utc_now(), receiver_id=member.receiver_id)
+                ledger.close_stale_associations(utc_now(), receiver_id=receiver_id)
         finally:
             ledger.close()
-        time.sleep(_RESTART_PAUSE_S)
-        self._members.append(self._spawn())
+
+    def _on_event(self, event: list[Any]) -> None:
+        kind, *content = event
+        try:
+            if kind == "released" and self._on_released is not None:
+                self._on_released(*content)
+            elif kind == "report" and self._on_report is not None:
+                transaction_uid, committed, failed = content
+                self._on_report(
+                    transaction_uid, tuple(committed), tuple((uid, reason) for uid, reason in failed)
+                )
+        except Exception as error:
+            log.exception("receiver_event_failed", error=type(error).__name__)
 
 
 def _reserve_port(settings: ScpSettings) -> socket.socket:
@@ -190,33 +228,3 @@ def _reserve_port(settings: ScpSettings) -> socket.socket:
         where = f"{settings.host}:{settings.port}"
         raise ScpSettingsError(f"dicom.port: cannot listen on {where}: is it in use?") from error
     return reserved
-
-
-def _serve(plan: ReceiverPlan, pipe: Connection) -> None:
-    """Run one receiving process until the parent closes the pipe, or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sending = threading.Lock()
-
-    def send(*message: Any) -> None:
-        with sending, contextlib.suppress(OSError):
-            pipe.send(message)
-
-    minimum_bytes, minimum_fraction = plan.watermark
-    store = InstanceStore(plan.store_root, min_free_bytes=minimum_bytes, min_free_fraction=minimum_fraction)
-    ledger = Ledger.connect(plan.ledger_url)
-    peers = plan.commitment_peers
-    receiver = Receiver(
-        plan.settings,
-        Intake(store, ledger),
-        on_association_released=lambda association_id: send("released", association_id),
-        on_commitment_report=lambda *report: send("report", *report),
-        commitment=CommitmentScp(plan.settings.ae_title, ledger, peers) if peers else None,
-        receiver_id=plan.receiver_id,
-    )
-    receiver.start()
-    send("ready")
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            pipe.recv()
-    receiver.stop()
-    ledger.close()

@@ -8,6 +8,7 @@ large pieces.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import sys
@@ -56,6 +57,15 @@ class ReceiverSocket(AssociationSocket):
                 break
             position += count
         return buffer
+
+    def _shutdown_socket(self) -> None:
+        """Close the connection also when the peer is gone; pynetdicom leaves that to the collector."""
+        if self.socket is None:
+            return
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self.socket.close()
 
 
 class ReceiverHandler(RequestHandler):
@@ -136,3 +146,13 @@ class ReceiverServer(ThreadedAssociationServer):
         """Log a failed connection without its address or data."""
         del request, client_address
         log.error("connection_failed", error=getattr(sys.exc_info()[0], "__name__", ""))
+
+
+def stop_waiting_for_request(assoc: Association) -> None:
+    """End the thread of a connection on which no association was requested.
+
+    pynetdicom lets it wait for the whole timeout, also when the peer is long gone,
+    and counts it among the associations meanwhile.
+    """
+    if assoc.requestor.primitive is None:
+        assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what a timeout returns

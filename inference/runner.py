@@ -1,9 +1,8 @@
 """Adapter: runs networks on a device. The only device code of the node.
 
-Networks stay resident between studies, least recently used ones leave first. Batches shrink when the device
-runs out of memory. On a CPU a slice's result is the same bit for bit whatever the size of its batch: layers
-normalise by stored statistics and oneDNN sums each output element in one order
-(tests/inference/test_runner.py proves it).
+Networks stay resident between studies, least recently used ones leave first. Batches on a GPU shrink when its
+memory runs out. On a CPU every batch has one fixed size, the last one filled up: oneDNN chooses its kernels
+by the size of the batch, so that another size would change the last bits of a result.
 """
 
 from __future__ import annotations
@@ -25,8 +24,11 @@ from inference.packages import ModelPackage
 Progress = Callable[[int, int], None]
 """Called with the number of images done and their total."""
 
-DEFAULT_BATCH_SIZE: Final = {"cpu": 4, "cuda": 32}
-"""Images in a batch by device type: on a CPU larger batches leave the cache and gain nothing."""
+CPU_BATCH_SIZE: Final = 4
+"""Images in every batch on a CPU. Larger ones gain nothing; another number changes last bits of results."""
+
+DEFAULT_GPU_BATCH_SIZE: Final = 32
+"""Largest number of images in a batch on a GPU."""
 
 _GIBIBYTE: Final = 1024**3
 _BATCH_NDIM: Final = 4
@@ -36,7 +38,7 @@ _device_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class DeviceMemoryError(TransientError):
-    """The device has no memory for even one image now: retry when it is free."""
+    """The device has no memory for even the smallest batch now: retry when it is free."""
 
 
 class InvalidBatchError(PermanentError):
@@ -95,8 +97,8 @@ class Runner:
         ``cpu``, ``cuda`` or ``cuda:<n>``; None takes CUDA when there is one.
     threads : int or None
         CPU threads of one operator, for the whole process; None leaves torch's choice.
-    batch_size : int or None
-        Largest number of images in a batch; None takes the device's default.
+    gpu_batch_size : int
+        Largest number of images in a batch on a GPU; a CPU always takes `CPU_BATCH_SIZE`.
     max_models : int
         Most networks that stay resident.
     max_bytes : int
@@ -115,13 +117,13 @@ class Runner:
         device: str | None = None,
         *,
         threads: int | None = None,
-        batch_size: int | None = None,
+        gpu_batch_size: int = DEFAULT_GPU_BATCH_SIZE,
         max_models: int = 4,
         max_bytes: int = 4 * _GIBIBYTE,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._device = _choose_device(device)
-        self._batch_size = batch_size or DEFAULT_BATCH_SIZE[self._device.type]
+        self._batch_size = CPU_BATCH_SIZE if self._device.type == "cpu" else gpu_batch_size
         self._max_models = max_models
         self._max_bytes = max_bytes
         self._clock = clock
@@ -173,14 +175,15 @@ class Runner:
         Raises
         ------
         InvalidBatchError
-            If the batch is not (N, C, H, W) with the model's channels, or holds undefined values.
+            If the batch is empty, has not the model's channels, or holds undefined values.
         DeviceMemoryError
-            If the device has no memory for one image.
+            If the device has no memory for the smallest batch.
         ModelPackageError
             If the package does not build.
         """
         channels = len(package.card.input.roles)
-        if batch.ndim != _BATCH_NDIM or batch.shape[1] != channels or not np.isfinite(batch).all():
+        has_shape = batch.ndim == _BATCH_NDIM and batch.shape[1] == channels and batch.size > 0
+        if not has_shape or not np.isfinite(batch).all():
             raise InvalidBatchError(
                 f"A batch of shape {batch.shape} was given to a network of {channels} channels, or it holds "
                 "undefined values: prepare the series with inference.preparation."
@@ -188,36 +191,18 @@ class Runner:
         with self._lock:
             network = self._network(package)
             started = self._clock()
-            probabilities, batch_size = self._run(network, batch, progress)
+            probabilities, batch_size = predict_in_batches(
+                lambda images: self._forward(network, images),
+                batch,
+                self._batch_size,
+                is_fixed=self._device.type == "cpu",
+                progress=progress,
+            )
             seconds = self._clock() - started
         statistics = RunStatistics(
             images=len(batch), seconds=seconds, batch_size=batch_size, device=str(self._device)
         )
         return Prediction(probabilities=probabilities, statistics=statistics)
-
-    def _run(
-        self, network: torch.nn.Module, batch: npt.NDArray[np.float32], progress: Progress | None
-    ) -> tuple[npt.NDArray[np.float32], int]:
-        """Predict in micro-batches, halving them while memory runs out."""
-        size = self._batch_size
-        parts: list[npt.NDArray[np.float32]] = []
-        done = 0
-        while done < len(batch):
-            part = self._forward(network, batch[done : done + size])
-            if part is None:
-                if size == 1:
-                    raise DeviceMemoryError(
-                        f"{self._device} has no memory for one image: free it or choose another device."
-                    )
-                size = max(size // 2, 1)
-                continue
-            parts.append(part)
-            done += len(part)
-            if progress is not None:
-                progress(done, len(batch))
-        if not parts:
-            return np.zeros((0, 0, *batch.shape[2:]), dtype=np.float32), size
-        return np.concatenate(parts), size
 
     def _forward(
         self, network: torch.nn.Module, images: npt.NDArray[np.float32]
@@ -241,7 +226,7 @@ class Runner:
         network = self._resident.pop(key, None)
         if network is None:
             network = package.build().eval().to(self._device)
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._resident[key] = network
         while len(self._resident) > 1 and (
             len(self._resident) > self._max_models
@@ -249,6 +234,60 @@ class Runner:
         ):
             self._resident.popitem(last=False)
         return network
+
+
+def predict_in_batches(
+    forward: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32] | None],
+    batch: npt.NDArray[np.float32],
+    size: int,
+    *,
+    is_fixed: bool,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Predict in micro-batches, halving them while memory runs out.
+
+    Parameters
+    ----------
+    forward : callable
+        (n, C, H, W) float32 to (n, labels, H, W) float32, or None when memory runs out.
+    batch : ndarray
+        (N, C, H, W) float32.
+    size : int
+        Images in a micro-batch at first.
+    is_fixed : bool
+        Whether every micro-batch has exactly ``size`` images: the last one is filled up with zeros, and
+        running out of memory is an error.
+    progress : callable or None
+        Called with (images done, N).
+
+    Returns
+    -------
+    tuple of ndarray and int
+        (N, labels, H, W) float32, and the size of the micro-batches at the end.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If memory does not hold the smallest micro-batch.
+    """
+    parts: list[npt.NDArray[np.float32]] = []
+    done = 0
+    while done < len(batch):
+        images = batch[done : done + size]
+        filling = size - len(images) if is_fixed else 0
+        part = forward(np.pad(images, ((0, filling), (0, 0), (0, 0), (0, 0))) if filling else images)
+        if part is None:
+            if is_fixed or size == 1:
+                raise DeviceMemoryError(
+                    "The device has no memory for one batch: free it or choose another device."
+                )
+            size = max(size // 2, 1)
+            continue
+        parts.append(part[: len(images)])
+        done += len(images)
+        if progress is not None:
+            progress(done, len(batch))
+    return np.concatenate(parts), size
 
 
 def _choose_device(name: str | None) -> torch.device:

@@ -16,10 +16,10 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response, 
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from dicom_node.clock import Clock
 from dicom_node.errors import PermanentError, TransientError
 from dicom_node.ledger import Ledger, UnknownRunError
 from dicom_node.study import StudyKey, derive_study_key
-from integration.delivery import Clock
 from integration.observability import Metrics, describe_error
 from integration.stow_service import StowService
 

@@ -15,6 +15,7 @@ from typing import Final, Self
 import structlog
 import uvicorn
 
+from dicom_node.clock import utc_now
 from dicom_node.completeness import CompletenessPolicy
 from dicom_node.intake import Intake
 from dicom_node.ledger import DeliveryState, Ledger, RunState
@@ -32,7 +33,7 @@ from integration.delivery import Destination
 from integration.destinations import CStoreSettings, build_destination
 from integration.observability import Metrics, adopt_library_loggers
 from integration.pacs import expected_instances
-from integration.pipeline import Models, Pipeline, utc_now
+from integration.pipeline import Models, Pipeline
 from integration.recovery import Recovery, RecoverySettings
 from integration.settings import Settings, SettingsError
 from integration.stow_service import StowService
@@ -270,7 +271,7 @@ class Node:
         self, transaction_uid: str, committed: tuple[str, ...], failed: tuple[tuple[str, int], ...]
     ) -> None:
         report = CommitmentReport(transaction_uid=transaction_uid, committed=committed, failed=failed)
-        names = [d.name for d in self.settings.effective_destinations if isinstance(d, CStoreSettings)]
+        names = [d.name for d in self.settings.effective_destinations if isinstance(d, CStoreSettings) and d.commitment]
         record_commitment(report, names, self.ledger, utc_now)
 
 

@@ -15,12 +15,12 @@ from datetime import datetime
 
 import structlog
 
+from dicom_node.clock import Clock
 from dicom_node.completeness import CompletenessPolicy, Verdict, decide
 from dicom_node.intake import index_received
 from dicom_node.ledger import Ledger, StudyEvidence
 from dicom_node.storage import InstanceStore
 from dicom_node.study import StudyKey, digest_instance_set
-from integration.delivery import Clock
 from integration.observability import Metrics, describe_error
 from integration.pipeline import PIPELINE_VERSION
 from integration.run_folder import RunFolder

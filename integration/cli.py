@@ -21,7 +21,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from dicom_node.errors import PrereadError
@@ -190,16 +197,16 @@ def studies(config: ConfigOption = None, limit: int = 50, as_json: JsonOption = 
         if as_json:
             _print_json([asdict(row) for row in rows])
             return
-        table = Table("study", "source", "received", "images", "runs", "state", "last run")
+        table = Table("received", "source", "images", "state")
+        table.add_column("last run, or study", no_wrap=True)
         for row in rows:
             state = "arriving" if row.is_collecting else str(row.last_run_state or "")
             table.add_row(
-                row.study_key, row.source_ae, f"{row.last_received_at:%Y-%m-%d %H:%M:%S}", str(row.instance_count),
-                str(row.run_count), state, row.last_run_id or "",
+                f"{row.last_received_at:%m-%d %H:%M:%S}", row.source_ae, str(row.instance_count), state,
+                row.last_run_id or row.study_key,
             )  # fmt: skip
         out_console.print(table)
-        waiting = [row for row in ledger.quarantined(limit)]
-        for instance in waiting:
+        for instance in ledger.quarantined(limit):
             out_console.print(f"quarantined instance {instance.instance_id}: {instance.reason}", highlight=False)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dicom_node.clock import utc_now
 from dicom_node.errors import PermanentError
 from dicom_node.intake import Provenance
 from dicom_node.ledger import RunRow, RunState
@@ -23,7 +24,6 @@ from inference.findings import Analysis
 from integration.app import Node
 from integration.connections import DimsePeer
 from integration.destinations import FolderSettings
-from integration.pipeline import utc_now
 from integration.sending import Sent, send_files
 from integration.settings import CompletenessSection, DicomSection, HttpSection, Settings
 from reporting.overview import preview_png

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes these names at run time
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
@@ -167,11 +168,7 @@ def open_association(peer: DimsePeer, contexts: Sequence[PresentationContext]) -
     entity.acse_timeout = entity.dimse_timeout = peer.timeout_s
     entity.network_timeout = peer.timeout_s
     entity.connection_timeout = min(CONNECT_TIMEOUT_S, peer.timeout_s)
-    for sop_class_uid, transfer_syntax_uid in contexts:
-        entity.requested_contexts = [
-            *entity.requested_contexts,
-            _context(sop_class_uid, transfer_syntax_uid),
-        ]
+    entity.requested_contexts = [build_context(*context) for context in contexts]
     reports = _Reports()
     tls_args = (peer.tls.build_context(), peer.host) if peer.tls is not None else None
     try:
@@ -268,12 +265,6 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item.ReferencedSOPClassUID = sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid
     return item
-
-
-def _context(sop_class_uid: str, transfer_syntax_uid: str) -> Any:
-    from pynetdicom.presentation import build_context
-
-    return build_context(sop_class_uid, transfer_syntax_uid)
 
 
 def _status_of(answer: Dataset) -> int:

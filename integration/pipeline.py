@@ -9,11 +9,11 @@ writes is a function of what it reads. No step knows the engine; the order is
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -23,6 +23,7 @@ import structlog
 from pydantic import TypeAdapter
 from pydicom.dataset import Dataset
 
+from dicom_node.clock import Clock, utc_now
 from dicom_node.errors import PermanentError
 from dicom_node.headers import read_header
 from dicom_node.ledger import DeliveryState, Ledger, OutputObject, RunRow, RunState
@@ -35,11 +36,18 @@ from inference.packages import ModelPackage
 from inference.runner import Runner
 from inference.segmentation import segment
 from inference.volume import read_volume
-from integration.delivery import Clock, DeliveryItem, Destination, deliver_run
+from integration.delivery import DeliveryItem, Destination, deliver_run
 from integration.observability import Metrics
 from integration.run_folder import RunFolder
 from integration.settings import ReportSection
-from reporting.context import PredecessorObject, Reading, ReportContext, ResultKind, ResultObject, ResultProfile
+from reporting.context import (
+    PredecessorObject,
+    Reading,
+    ReportContext,
+    ResultKind,
+    ResultObject,
+    ResultProfile,
+)
 from reporting.draft import draft_report
 from reporting.encode import encode_results, write_part10
 from reporting.fhir import FhirPolicy, build_bundle
@@ -70,11 +78,6 @@ class Models:
 
     packages: Mapping[str, ModelPackage]
     runner: Runner
-
-
-def utc_now() -> datetime:
-    """Return the time, aware, in UTC."""
-    return datetime.now(UTC)
 
 
 def ignore_progress(_run_id: str, _model: str, _done: int, _total: int) -> None:
@@ -306,7 +309,7 @@ class Pipeline:
         """Make one attempt to bring the run's objects to one destination."""
         with self._timed("deliver"):
             outcome = deliver_run(
-                self._destinations[destination], self._items(run_id, destination), self._ledger, self._clock
+                self._destinations[destination], self._items(run_id, destination), self._ledger, self._clock, jitter=random.random
             )
         log.info(
             "delivery_attempted",

@@ -23,8 +23,8 @@ from enum import StrEnum
 import structlog
 from dbos import DBOS, DBOSClient
 
+from dicom_node.clock import Clock
 from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
-from integration.delivery import Clock
 from integration.observability import describe_error
 from integration.workflow import Engine, JsonSerializer, run_of_workflow
 

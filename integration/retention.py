@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from dicom_node.clock import utc_now
 from dicom_node.ledger import Ledger
 from integration.app import open_store
-from integration.pipeline import utc_now
 from integration.recovery import forget_workflows
 from integration.settings import Settings
 

@@ -17,11 +17,11 @@ from typing import Any, Final
 import pydicom
 import structlog
 
+from dicom_node.clock import Clock
 from dicom_node.errors import PermanentError, TransientError
 from dicom_node.intake import Intake, Provenance
 from dicom_node.ledger import Ledger
 from dicom_node.part10 import FileMeta, NotPartTenError, split_part10
-from integration.delivery import Clock
 from integration.multipart import MultipartError, MultipartReader, Part, boundary_of
 from integration.observability import Metrics
 

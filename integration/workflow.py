@@ -26,7 +26,7 @@ import structlog
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import make_url
 
-from dicom_node.errors import PermanentError, PrereadError, TransientError
+from dicom_node.errors import PrereadError, TransientError
 from dicom_node.routing import Priority
 from integration.observability import describe_error
 from integration.pipeline import PIPELINE_VERSION, Pipeline

@@ -253,12 +253,19 @@ function OnHeartBeat()
   beat()
 end
 
+local function isForViewers(uri)
+  for _, prefix in ipairs({ '/dicom%-web/', '/wado', '/ohif/' }) do
+    if string.find(uri, '^' .. prefix) ~= nil then return true end
+  end
+  return false
+end
+
 -- Older versions have no heart beat: there every request, a health check for example, is one.
 -- The account `viewer`, which the proxy uses for OHIF, may read and nothing else.
 function IncomingHttpRequestFilter(method, uri, ip, username, httpHeaders)
   beat()
   if username == 'viewer' then
-    return method == 'GET' and (string.find(uri, '^/dicom%-web/') ~= nil or string.find(uri, '^/wado') ~= nil)
+    return method == 'GET' and isForViewers(uri)
   end
   return true
 end

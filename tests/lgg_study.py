@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class LggStudy:
     series : dict of str to tuple of Dataset
         Images by role, foot to head; a sequence that is a copy of FLAIR is left out.
     channels : ndarray
-        (3, D, H, W) float32: pre, FLAIR, post as the data set holds them.
+        (3, D, H, W) float32: pre, FLAIR, post as acquired; a sequence that was not acquired is FLAIR itself,
+        where the data set's re-encoded copy differs from it by some grey levels.
     reference_mask : ndarray
         (D, H, W) bool, the human reader's.
     """
@@ -57,6 +59,13 @@ class LggStudy:
     @property
     def datasets(self) -> tuple[Dataset, ...]:
         return tuple(dataset for images in self.series.values() for dataset in images)
+
+
+def copies_of_flair(root: Path, patient_id: str) -> frozenset[str]:
+    """Return the roles that the data set fills with a copy of FLAIR because they were not acquired."""
+    with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["patient_id"] == patient_id]
+    return frozenset(role for role in ("pre", "post") if all(row[f"{role}_eq_flair"] == "1" for row in rows))
 
 
 def pack_lgg_patient(root: Path, patient_id: str, *, seed: int = 0, shuffle: bool = False) -> LggStudy:
@@ -74,6 +83,7 @@ def pack_lgg_patient(root: Path, patient_id: str, *, seed: int = 0, shuffle: boo
         Whether Instance Number follows a random order, as some archives deliver it.
     """
     (case,) = read_cases(root, [patient_id])
+    absent = copies_of_flair(root, patient_id)
     channels = np.moveaxis(case.images, -1, 0)
     short_id = patient_id.split("_")[2]
     study = SyntheticStudy(
@@ -88,7 +98,7 @@ def pack_lgg_patient(root: Path, patient_id: str, *, seed: int = 0, shuffle: boo
     positions = np.array([(*corner, -60.0 + SPACING_MM * index) for index in range(depth)])
     series = {}
     for role, stack in zip(SERIES, channels, strict=True):
-        if role != "flair" and np.array_equal(stack, channels[1]):
+        if role in absent:
             continue
         number, description, technique = SERIES[role]
         wrapping = SyntheticSeries(
@@ -103,4 +113,5 @@ def pack_lgg_patient(root: Path, patient_id: str, *, seed: int = 0, shuffle: boo
         )
         images = image_datasets(study, wrapping, stack[order].astype(np.int16))
         series[role] = tuple(sorted(images, key=lambda image: float(image.ImagePositionPatient[2])))
-    return LggStudy(series=series, channels=channels.astype(np.float32), reference_mask=case.masks)
+    acquired = np.stack([channels[1] if role in absent else channels[i] for i, role in enumerate(SERIES)])
+    return LggStudy(series=series, channels=acquired.astype(np.float32), reference_mask=case.masks)

@@ -1,4 +1,4 @@
-"""A model package with random weights, written as a real one: for tests that need a package and not its skill."""
+"""A model package with random weights: for tests that need a package and not its skill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def random_card(sha256: str, **changes) -> dict:
             "modality": "MR",
             "matrix": 256,
             "roles": [
-                {"name": "pre", "any_description": ["*t1*"], "none_of": ["*gad*", "*post*"], "substitute": "flair"},
+                {
+                    "name": "pre",
+                    "any_description": ["*t1*"],
+                    "none_of": ["*gad*", "*post*"],
+                    "substitute": "flair",
+                },
                 {"name": "flair", "required": True, "any_description": ["*flair*"], "min_images": 3},
                 {"name": "post", "any_description": ["*t1*gad*", "*t1*post*"], "substitute": "flair"},
             ],

@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -248,8 +249,19 @@ def results_of(case: Case) -> tuple[ResultObject, ...]:
     """The results of a case as they will be sent: written and read back."""
     text = draft_report([case.analysis])
     objects = encode_results([case.reading], case.sources, text, case.context)
+    return tuple(replace(o, dataset=pydicom.dcmread(io.BytesIO(write_part10(o.dataset)))) for o in objects)
+
+
+@cache
+def _pristine_files() -> tuple[tuple[ResultKind, str, bytes], ...]:
+    return tuple((o.kind, o.model_name, write_part10(o.dataset)) for o in results_of(make_case()))
+
+
+def pristine_results() -> tuple[ResultObject, ...]:
+    """The results of ``make_case()``, encoded once and read anew each time."""
     return tuple(
-        replace(o, dataset=pydicom.dcmread(io.BytesIO(write_part10(o.dataset)))) for o in objects
+        ResultObject(kind=kind, model_name=name, dataset=pydicom.dcmread(io.BytesIO(file)))
+        for kind, name, file in _pristine_files()
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from monai.networks.blocks.convolutions import ResidualUnit
 from monai.networks.nets.attentionunet import AttentionBlock
 from torch import nn
+from torch.nn import functional
 
 DEFAULT_CHANNELS = (16, 32, 64, 128, 256)
 """Feature channels per level, finest first: 2.4 million parameters, about 50 ms a slice on two CPU cores."""
@@ -83,6 +84,9 @@ class AttentionResUNet(nn.Module):
     dropout : float
         Probability with which an activation is zeroed in the two coarsest encoder levels and the decoder
         stages above them. Monte-Carlo dropout switches these modules back on.
+    reduction : int
+        How many times coarser than its input the network works: the input is averaged over squares of this
+        side and the logits are interpolated back, so that input and output keep one matrix.
 
     Raises
     ------
@@ -96,12 +100,14 @@ class AttentionResUNet(nn.Module):
         out_channels: int = 1,
         channels: Sequence[int] = DEFAULT_CHANNELS,
         dropout: float = 0.0,
+        reduction: int = 1,
     ) -> None:
         super().__init__()
         if len(channels) < 2:  # noqa: PLR2004 - a U-Net needs one level to go down to
             message = "channels: name at least two levels, finest first"
             raise ValueError(message)
-        self.divisor = 2 ** (len(channels) - 1)
+        self.reduction = reduction
+        self.levels = len(channels)
         coarse_from = len(channels) - 2
         self.encoder = nn.ModuleList()
         for level, (above, here) in enumerate(pairwise((in_channels, *channels))):
@@ -122,6 +128,11 @@ class AttentionResUNet(nn.Module):
         )
         self.head = nn.Conv2d(channels[0], out_channels, kernel_size=1)
 
+    @property
+    def divisor(self) -> int:
+        """What height and width must be multiples of."""
+        return int(self.reduction * 2 ** (self.levels - 1))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Segment a batch of slices.
 
@@ -140,9 +151,12 @@ class AttentionResUNet(nn.Module):
         ValueError
             If H or W is not a multiple of `divisor`.
         """
-        if x.shape[-1] % self.divisor or x.shape[-2] % self.divisor:
-            message = f"matrix {tuple(x.shape[-2:])}: pad height and width to multiples of {self.divisor}"
+        matrix = x.shape[-2:]
+        if matrix[0] % self.divisor or matrix[1] % self.divisor:
+            message = f"matrix {tuple(matrix)}: pad height and width to multiples of {self.divisor}"
             raise ValueError(message)
+        if self.reduction > 1:
+            x = functional.avg_pool2d(x, self.reduction)
         skips: list[torch.Tensor] = []
         for block in self.encoder:
             x = block(x)
@@ -150,4 +164,7 @@ class AttentionResUNet(nn.Module):
         x = skips.pop()
         for stage in self.decoder:
             x = stage(x, skips.pop())
-        return cast("torch.Tensor", self.head(x))
+        logits = cast("torch.Tensor", self.head(x))
+        if self.reduction == 1:
+            return logits
+        return functional.interpolate(logits, matrix, mode="bilinear", align_corners=False)

@@ -27,7 +27,6 @@ from torch import nn
 from torch.nn import functional
 
 from inference.networks.attention_res_unet import AttentionResUNet
-from inference.preparation import MATRIX
 from inference.training.augmentation import Crop, MissingSequences, SliceAugmenter
 from inference.training.evaluation import (
     DecisionRule,
@@ -40,6 +39,7 @@ from inference.training.evaluation import (
     write_weights,
 )
 from inference.training.lgg import (
+    CHANNELS,
     FLAIR,
     LggCase,
     cache_path,
@@ -51,9 +51,6 @@ from inference.training.lgg import (
 from inference.training.metrics import Interval, dice
 
 __all__ = ["SegmentationLoss", "Stage", "TrainingConfig", "app", "evaluate", "train"]
-
-_EARLY_VALIDATION_EPOCHS: Final = 4
-"""Epochs between validations before the last stage, where they are only watched."""
 
 _WARM_UP: Final = 0.1
 """Share of the run in which the learning rate rises."""
@@ -74,6 +71,11 @@ class Stage:
     epochs: int
     crop: Crop
 
+    @property
+    def reduction(self) -> int:
+        """How many times coarser than the prepared slice the network sees it."""
+        return self.crop.span_px // self.crop.matrix
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
@@ -86,7 +88,7 @@ class TrainingConfig:
     dropout : float
         Dropout probability in the coarse levels.
     stages : tuple[Stage, ...]
-        Resolutions in order: most of the learning is cheap at half resolution.
+        Resolutions in order. A network that only saw half resolution is packaged with `reduction: 2`.
     batch_size : int
         Slices a step.
     peak_rate, weight_decay, clip_norm : float
@@ -97,6 +99,8 @@ class TrainingConfig:
         Tumour-free slices drawn an epoch, as a share of the tumour slices, which all are used.
     flair_alone_probability, channel_dropout_probability : float
         Probability that both other sequences are replaced by FLAIR, and else, that each one is.
+    validation_epochs : int
+        Epochs between validations.
     patience_epochs : int
         Epochs of the last stage without a better validation Dice after which the run ends.
     seed : int
@@ -105,10 +109,7 @@ class TrainingConfig:
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
     dropout: float = 0.1
-    stages: tuple[Stage, ...] = (
-        Stage(epochs=20, crop=Crop(matrix=128, span_px=256)),
-        Stage(epochs=9, crop=Crop(matrix=192, span_px=192)),
-    )
+    stages: tuple[Stage, ...] = (Stage(epochs=28, crop=Crop(matrix=128, span_px=256)),)
     batch_size: int = 16
     peak_rate: float = 1.5e-3
     weight_decay: float = 1e-2
@@ -117,6 +118,7 @@ class TrainingConfig:
     tumour_free_share: float = 0.5
     flair_alone_probability: float = 0.15
     channel_dropout_probability: float = 0.1
+    validation_epochs: int = 2
     patience_epochs: int = 10
     seed: int = 20261122
 
@@ -246,8 +248,8 @@ def _run_epoch(
     record: dict[str, float] = {"epoch": state.epoch, "matrix": stage.crop.matrix}
     record["loss"] = _train_epoch(config, state, pool, stage)
     record["seconds"] = round(time.monotonic() - started, 1)
-    if is_last_stage or (state.epoch + 1) % _EARLY_VALIDATION_EPOCHS == 0:
-        record["dice"] = _validate(state.average, validation, MATRIX if is_last_stage else stage.crop.matrix)
+    if (state.epoch + 1) % config.validation_epochs == 0:
+        record["dice"] = _validate(state.average, validation, stage.reduction)
         if is_last_stage and (state.best_epoch < 0 or record["dice"] > state.best_dice):
             state.best_dice, state.best_epoch = record["dice"], state.epoch
     state.epoch += 1
@@ -351,18 +353,16 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _validate(
-    network: nn.Module, cases: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]], matrix: int
+    network: AttentionResUNet,
+    cases: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]],
+    reduction: int,
 ) -> float:
-    """Mean per-patient Dice at threshold 0.5, computed at a matrix and compared at 256."""
-    scores = []
-    for slices, masks in cases:
-        inputs = slices
-        if matrix != MATRIX:
-            small = functional.interpolate(torch.from_numpy(slices), (matrix, matrix), mode="area")
-            inputs = small.numpy()
-        maps = torch.from_numpy(predict_probabilities(network, inputs, reduced=True))[:, None]
-        full = functional.interpolate(maps, (MATRIX, MATRIX), mode="bilinear", align_corners=False)
-        scores.append(dice((full[:, 0] > 0.5).numpy(), masks))  # noqa: PLR2004
+    """Mean per-patient Dice at threshold 0.5 on the prepared slices' matrix."""
+    network.reduction = reduction
+    rule = DecisionRule()
+    predictions = (predict_probabilities(network, slices, reduced=True) for slices, _ in cases)
+    scores = [dice(rule.decide(maps), masks) for maps, (_, masks) in zip(predictions, cases, strict=True)]
+    network.reduction = 1
     return float(np.mean(scores))
 
 
@@ -387,16 +387,11 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Run folder.")],
     *,
     resume: Annotated[bool, typer.Option(help="Continue from the run folder's checkpoint.")] = False,
-    coarse_epochs: Annotated[int, typer.Option(help="Epochs at half resolution.")] = 20,
-    epochs: Annotated[int, typer.Option(help="Epochs in all.")] = 29,
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 28,
 ) -> None:
     """Train the network on the LGG data set."""
-    coarse, fine = TrainingConfig().stages
-    stages = (
-        Stage(epochs=coarse_epochs, crop=coarse.crop),
-        Stage(epochs=epochs - coarse_epochs, crop=fine.crop),
-    )
-    train(TrainingConfig(stages=stages), data, out, resume=resume)
+    stage = Stage(epochs=epochs, crop=TrainingConfig().stages[0].crop)
+    train(TrainingConfig(stages=(stage,)), data, out, resume=resume)
 
 
 @app.command("pack")
@@ -409,7 +404,15 @@ def pack_command(
     console = Console()
     stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     split = json.loads((run / "split.json").read_text(encoding="utf-8"))
-    network = AttentionResUNet(channels=tuple(stored["channels"]), dropout=stored["dropout"])
+    crop = Crop(**stored["stages"][-1]["crop"])
+    arguments = {
+        "in_channels": len(CHANNELS),
+        "out_channels": 1,
+        "channels": stored["channels"],
+        "dropout": stored["dropout"],
+        "reduction": crop.span_px // crop.matrix,
+    }
+    network = AttentionResUNet(**arguments)
     network.load_state_dict(load_file(run / "best.safetensors"))
     digest = write_weights(network, model)
     network.load_state_dict(load_file(model / "model.safetensors"))
@@ -423,7 +426,7 @@ def pack_command(
     best, table = choose_rule(maps, masks)
     console.print(_rule_table(table))
     console.print(f"best: threshold {best.threshold}, min_component_voxels {best.min_component_voxels}")
-    console.print(f"arguments: {{channels: {stored['channels']}, dropout: {stored['dropout']}}}")
+    console.print(f"arguments: {json.dumps(arguments)}")
     console.print(f"sha256: {digest}", soft_wrap=True)
 
 

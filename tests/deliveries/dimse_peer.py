@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind
+from pynetdicom.transport import ThreadedAssociationServer
 
 AE_TITLE = "ARCHIVE"
 ABORT, SILENT = -1, -2
@@ -85,12 +86,18 @@ def dimse_peer(peer: DimsePeer, *, tls: ssl.SSLContext | None = None) -> Iterato
         (evt.EVT_C_FIND, peer.find),
         (evt.EVT_ACCEPTED, count),
     ]
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
+    server = entity.make_server(
+        ("127.0.0.1", 0), evt_handlers=handlers, ssl_context=tls, server_class=ThreadedAssociationServer
+    )
+    entity._servers.append(server)  # as start_server does, which offers no shorter poll interval
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
     try:
         yield server.socket.getsockname()[1]
     finally:
         peer.released.set()
         server.shutdown()
+        thread.join()
 
 
 def commit(

@@ -42,7 +42,9 @@ def test_a_built_header_is_read_by_pydicom_and_by_us() -> None:
     )
 
 
-@pytest.mark.parametrize("junk", [b"", b"GET / HTTP/1.1", bytes(400), bytes(128) + b"DICM\x02\x00\x00\x00UL\xff\xff"])
+@pytest.mark.parametrize(
+    "junk", [b"", b"GET / HTTP/1.1", bytes(400), bytes(128) + b"DICM\x02\x00\x00\x00UL\xff\xff"]
+)
 def test_what_is_no_part10_file_is_refused(junk: bytes) -> None:
     with pytest.raises(NotPartTenError):
         split_part10(junk)

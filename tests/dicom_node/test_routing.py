@@ -35,16 +35,42 @@ from dicom_node.study import (
 
 TUMOUR = InputContract(
     roles=(
-        InputRole(name="pre", modality="MR", any_description=("*t1*",), none_of=("*flair*", "*post*", "*gd*"), min_images=5, substitute="flair"),
+        InputRole(
+            name="pre",
+            modality="MR",
+            any_description=("*t1*",),
+            none_of=("*flair*", "*post*", "*gd*"),
+            min_images=5,
+            substitute="flair",
+        ),
         InputRole(name="flair", required=True, modality="MR", any_description=("*flair*",), min_images=5),
-        InputRole(name="post", modality="MR", any_description=("*t1*post*", "*t1*gd*"), min_images=5, substitute="flair"),
+        InputRole(
+            name="post",
+            modality="MR",
+            any_description=("*t1*post*", "*t1*gd*"),
+            min_images=5,
+            substitute="flair",
+        ),
     )
 )
 CONTRACTS, VERSIONS = {"tumour": TUMOUR}, {"tumour": "1.0.0"}
-RULES = parse_rules("rules: [{name: brain, when: {modality: MR, body_part: '*head*'}, models: [tumour], destinations: [pacs]}]")
+RULES = parse_rules(
+    """
+    rules:
+      - {name: brain, when: {modality: MR, body_part: '*head*'}, models: [tumour], destinations: [pacs]}
+    """
+)
 
 
-def _series(number: int, description: str, images: int = 20, *, modality: str = "MR", sop_class: str = MRImageStorage, **header: str) -> Series:
+def _series(
+    number: int,
+    description: str,
+    images: int = 20,
+    *,
+    modality: str = "MR",
+    sop_class: str = MRImageStorage,
+    **header: str,
+) -> Series:
     return Series(
         series_uid=SeriesUID(f"1.2.{number}"),
         modality=modality,
@@ -67,7 +93,13 @@ def _series(number: int, description: str, images: int = 20, *, modality: str = 
 
 
 def _study(*series: Series) -> Study:
-    return Study(study_key=StudyKey("k"), study_uid=StudyUID("1.2"), source_ae="SCANNER", description="MR head", series=series)
+    return Study(
+        study_key=StudyKey("k"),
+        study_uid=StudyUID("1.2"),
+        source_ae="SCANNER",
+        description="MR head",
+        series=series,
+    )
 
 
 COMPLETE = _study(_series(1, "Ax T1"), _series(2, "Ax FLAIR"), _series(3, "Ax T1 post Gd"))
@@ -144,7 +176,10 @@ def test_every_rule_that_does_not_match_says_why() -> None:
     )
     assert told["wants-class"] == ("SOP Class is CT Image Storage, rule wants MR Image Storage",)
     assert told["wants-many"] == ("series has 20 images, rule wants at least 50",)
-    assert told["wants-tag"] == ("KVP is absent, rule wants 120", "PatientID has another value, rule wants X*")
+    assert told["wants-tag"] == (
+        "KVP is absent, rule wants 120",
+        "PatientID has another value, rule wants X*",
+    )
     assert "SECRET" not in json.dumps(decision.to_json())
     assert told["fallback"] == ()
     assert decision.rule is None
@@ -171,7 +206,9 @@ def test_a_model_that_is_not_installed_is_told() -> None:
 
 def test_a_tag_matches_one_of_several_values() -> None:
     rules = parse_rules("rules: [{name: a, when: {tags: {ImageType: axial}}}]")
-    assert route_study(_study(_series(1, "x", ImageType="ORIGINAL\\PRIMARY\\AXIAL")), rules, {}, {}).rule == "a"
+    assert (
+        route_study(_study(_series(1, "x", ImageType="ORIGINAL\\PRIMARY\\AXIAL")), rules, {}, {}).rule == "a"
+    )
 
 
 WORDS = st.sampled_from(["", "MR", "CT", "head", "FLAIR", "t1 post", "*", "*a*", "[x", "?"])
@@ -229,6 +266,8 @@ def test_order_does_not_matter(study: Study, rules: list[Rule], shuffler: random
     series = list(study.series)
     shuffler.shuffle(series)
     shuffler.shuffle(rules)
-    second = route_study(replace(study, series=tuple(series)), RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS)
+    second = route_study(
+        replace(study, series=tuple(series)), RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS
+    )
     assert set(first.explanations) == set(second.explanations)
     assert replace(first, explanations=()) == replace(second, explanations=())

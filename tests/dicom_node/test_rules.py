@@ -42,8 +42,14 @@ def test_the_default_rules_are_valid() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rules: [{name: a, when: {modalty: MR}}]", "rule 'a', field when.modalty: unknown field, did you mean 'modality'"),
-        ("rules: [{name: a, when: {}, modls: [x]}]", "rule 'a', field modls: unknown field, did you mean 'models'"),
+        (
+            "rules: [{name: a, when: {modalty: MR}}]",
+            "rule 'a', field when.modalty: unknown field, did you mean 'modality'",
+        ),
+        (
+            "rules: [{name: a, when: {}, modls: [x]}]",
+            "rule 'a', field modls: unknown field, did you mean 'models'",
+        ),
         ("rules: [{name: a, when: {tags: {PatientNam: x}}}]", "did you mean 'PatientName'"),
         ("rules: [{name: a, when: {sop_class: CTImageStorge}}]", "did you mean 'CTImageStorage'"),
         ("rules: [{name: a, when: {}, priority: urgent}]", "rule 'a', field priority"),
@@ -63,6 +69,6 @@ def test_the_default_rules_are_valid() -> None:
     ],
 )
 def test_a_mistake_is_named_where_it_is(text: str, message: str) -> None:
-    with pytest.raises(RulesError, match=".*") as caught:
+    with pytest.raises(RulesError) as caught:
         parse_rules(text)
     assert message in str(caught.value)

@@ -35,7 +35,10 @@ def test_the_same_bytes_under_another_transfer_syntax_are_another_file(store: In
     first = store.put(encode_pieces(image))
     image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
     pieces = encode_pieces(make_image())
-    relabelled = split_part10(bytes(pieces.header).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0") + bytes(pieces.data_set))
+    relabelled = split_part10(
+        bytes(pieces.header).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0")
+        + bytes(pieces.data_set)
+    )
     second = store.put(relabelled)
     assert second.path != first.path
     assert second.digest == first.digest
@@ -57,7 +60,7 @@ def test_many_threads_store_the_same_file(store: InstanceStore) -> None:
     def put() -> None:
         try:
             store.put(whole)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
     threads = [threading.Thread(target=put) for _ in range(8)]

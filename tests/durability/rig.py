@@ -140,6 +140,8 @@ def wait_until_done(node: Node, ward: Ward, *, timeout_s: float) -> None:
 
         def unfinished() -> dict[str, list[str]]:
             states = {key: [row.state.value for row in ledger.runs_of(key)] for key in keys.values()}
+            for found in states.values():
+                assert RunState.QUARANTINED.value not in found, f"a study was quarantined\n{node.log_tail()}"
             return {key: found for key, found in states.items() if found != [RunState.DONE.value]}
 
         deadline = time.monotonic() + timeout_s

@@ -40,7 +40,7 @@ def database_url(request, tmp_path):
         yield ""
         return
     postgres = pytest.importorskip("stack.postgres", reason="the PostgreSQL starter is not in this checkout")
-    with postgres.postgres_server(tmp_path / "postgres") as url:
+    with postgres.postgres_server() as url:
         yield url
 
 

@@ -63,6 +63,16 @@ def test_a_slice_does_not_depend_on_its_batch() -> None:
     np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
+def test_a_reducing_network_averages_its_input_and_keeps_the_matrix() -> None:
+    plain, reducing = small().eval(), small().eval()
+    reducing.reduction = 2
+    slices = noise(2, 64)
+    halved = torch.nn.functional.avg_pool2d(slices, 2)
+    expected = torch.nn.functional.interpolate(plain(halved), (64, 64), mode="bilinear", align_corners=False)
+    assert torch.equal(reducing(slices), expected)
+    assert AttentionResUNet(channels=(4, 8), reduction=2).divisor == 4
+
+
 def test_dropout_acts_in_training_mode_only() -> None:
     network = small(dropout=0.5)
     network.eval()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from noted_steps import NotedSteps
 
 from dicom_node.errors import PermanentError, TransientError
 from integration.pipeline import PIPELINE_VERSION
@@ -19,50 +18,9 @@ from integration.workflow import Engine, JsonSerializer, RecordedError, run_of_w
 pytestmark = pytest.mark.filterwarnings("ignore")  # DBOS's own threads warn at shutdown
 
 
-class NotedSteps:
-    """Steps that note their name and answer as told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.answers: dict[str, Callable[..., Any]] = {}
-        self._changed = threading.Condition()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-
-        def step(*arguments: Any) -> Any:
-            with self._changed:
-                self.calls.append((name, *arguments))
-                self._changed.notify_all()
-            return self.answers[name](*arguments) if name in self.answers else {}
-
-        return step
-
-    def wait_for(self, name: str, times: int = 1, timeout_s: float = 30) -> None:
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while self.count(name) < times:
-                assert self._changed.wait(max(0.0, deadline - time.monotonic())), f"{name} not called: {self.calls}"
-
-    def count(self, name: str) -> int:
-        return sum(1 for call in self.calls if call[0] == name)
-
-    @property
-    def names(self) -> list[str]:
-        return [call[0] for call in self.calls]
-
-
 @pytest.fixture
 def steps() -> NotedSteps:
-    noted = NotedSteps()
-    noted.answers = {
-        "route": lambda _run: {"models": ["model-a"], "priority": "routine"},
-        "collect_readings": lambda _run: {"is_complete": True},
-        "queue_deliveries": lambda _run: {"destinations": ["folder"]},
-        "deliver": lambda *_: {"retry_after_s": None},
-    }
-    return noted
+    return NotedSteps.of_one_model()
 
 
 @pytest.fixture

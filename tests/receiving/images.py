@@ -19,7 +19,9 @@ def make_uid(*parts: object) -> str:
     return f"{ROOT}.{number}"
 
 
-def make_image(study: str = "a", series: int = 1, number: int = 1, *, size: int = 8, **elements: object) -> Dataset:
+def make_image(
+    study: str = "a", series: int = 1, number: int = 1, *, size: int = 8, **elements: object
+) -> Dataset:
     """Return a CT image of ``size`` x ``size`` pixels; ``elements`` replace or add, None deletes."""
     image = Dataset()
     image.file_meta = FileMetaDataset()

@@ -49,9 +49,7 @@ def test_diameters_hydrate_as_bidirectional_measurements(make):
 
 def test_a_finding_with_one_diameter_hydrates_as_a_length(case):
     findings = tuple(replace(f, perpendicular_axis=None) for f in case.analysis.findings)
-    case = replace(
-        case, reading=replace(case.reading, analysis=replace(case.analysis, findings=findings))
-    )
+    case = replace(case, reading=replace(case.reading, analysis=replace(case.analysis, findings=findings)))
     group = groups_of(by_kind(results_of(case))[ResultKind.MEASUREMENTS])[0]
     assert child(group, "112039").TextValue == LENGTH_TOOL
     assert concept_of(next(i for i in group.ContentSequence if i.ValueType == "NUM")) == "410668003"

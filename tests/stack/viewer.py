@@ -48,13 +48,21 @@ class Viewer:
             self.page.get_by_role("button", name="Yes").first.click(timeout=PATIENCE_MS)
 
     def open_panel(self, name: str) -> None:
-        """Show the panel on the right with this name: Segmentation or Measurements."""
-        self.page.get_by_test_id(f"{name}-btn").first.click()
+        """Show a panel on the right: ``panelSegmentation`` or ``trackedMeasurements``."""
+        self.page.locator(f'[data-cy="{name}-btn"]').first.click()
 
     def shows(self, text: str, *, timeout_ms: int = PATIENCE_MS) -> bool:
         """Wait until ``text`` is somewhere on the page."""
         self.page.get_by_text(text, exact=False).first.wait_for(state="visible", timeout=timeout_ms)
         return True
+
+    def is_hydrated(self, kind: str) -> bool:
+        """Say whether OHIF has stopped asking whether to load it."""
+        return not self.page.get_by_role("button", name="Yes").count()
+
+    def measurements(self) -> list[str]:
+        """Return the texts of the rows of the measurement panel."""
+        return [row.inner_text() for row in self.page.locator('[data-cy="data-row"]').all()]
 
     def look(self) -> np.ndarray:
         """Return the viewport: (rows, columns, 3) uint8 RGB."""

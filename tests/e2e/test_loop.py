@@ -1,0 +1,206 @@
+"""The whole loop: a scanner sends to Orthanc, and the reading comes back to Orthanc, OHIF and the EHR."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from orthanc.companions import OrthancServer, OrthancSettings
+from orthanc.process import free_port
+from stack.browser import browser_page, count_coloured
+from stack.modality import make_study, send
+from stack.node import MODEL_NAME, Node, build_tiny_model
+from stack.servers import fhir_server, ohif_site, orthanc_server
+from stack.viewer import Viewer
+from stack.waiting import wait_for
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.fhir_server, pytest.mark.timeout(1200)]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PICTURES = REPOSITORY / "build" / "ohif"
+SHIPPED_MODEL = REPOSITORY / "models" / MODEL_NAME / "1.0.0" / "model.yaml"
+SLICES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Department:
+    """Everything that runs: the archive, the node, the EHR."""
+
+    orthanc: OrthancServer
+    node: Node
+    fhir_url: str
+
+    def results(self, study_uid: str) -> list[dict]:
+        """Return the objects of the node that QIDO-RS finds, as DICOM JSON."""
+        fields = "&".join(f"includefield={tag}" for tag in ("00080060", "00080070", "0008103E", "00080016"))
+        found = self.orthanc.get(f"/dicom-web/studies/{study_uid}/instances?{fields}") or []
+        return [instance for instance in found if value(instance, "00080070") == "Preread"]
+
+    def search(self, resource_type: str, **criteria: str) -> list[dict]:
+        """Return the resources that the FHIR server finds."""
+        query = urllib.parse.urlencode({**criteria, "_count": 500})
+        with urllib.request.urlopen(f"{self.fhir_url}/{resource_type}?{query}", timeout=30) as answer:
+            return [entry["resource"] for entry in json.load(answer).get("entry", [])]
+
+    def read(self, study: list) -> str:
+        """Send a study to the archive and wait until its results are delivered; return the run's id."""
+        study_uid = study[0].StudyInstanceUID
+        assert set(send(study, self.orthanc.dicom_port)) == {0}
+        wait_for(lambda: self.search("DiagnosticReport"), what="the report in the EHR", timeout_s=300)
+        wait_for(lambda: self.results(study_uid), what="the results in the archive", timeout_s=120)
+        (row,) = self.node.get("/studies")
+        runs = wait_for(
+            lambda: [run for run in self.node.get(f"/studies/{row['study_key']}/runs") if state_of(run) == "done"],
+            what="the run to be done",
+            timeout_s=120,
+        )
+        assert len(runs) == 1, "one study, one run"
+        return run_id_of(runs[0])
+
+
+def value(instance: dict, tag: str):
+    values = instance.get(tag, {}).get("Value", [None])
+    return values[0]
+
+
+def state_of(run: dict) -> str:
+    return run.get("state") or run["run"]["state"]
+
+
+def run_id_of(run: dict) -> str:
+    return run.get("run_id") or run["run"]["run_id"]
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    build_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture
+def department(tmp_path, models_dir):
+    yield from run_department(tmp_path, models_dir)
+
+
+def run_department(folder, models_dir):
+    dicom_port, http_port = free_port(), free_port()
+    settings = OrthancSettings(
+        folder=folder / "orthanc",
+        preread_dicom_port=dicom_port,
+        preread_api_url=f"http://127.0.0.1:{http_port}/api",
+        preread_api_token="a-token",
+        stable_age_s=2,
+    )
+    with orthanc_server(settings) as orthanc, fhir_server(folder) as fhir:
+        node = Node(
+            folder / "node",
+            {
+                "models_dir": str(models_dir),
+                "dicom": {"port": dicom_port, "allowed_ae_titles": ["ORTHANC"]},
+                "http": {"port": http_port},
+                "destinations": [
+                    {
+                        "type": "stow",
+                        "name": "orthanc",
+                        "url": orthanc.dicomweb_url,
+                        "auth": {"type": "basic", "user": orthanc.user, "password": orthanc.password},
+                    },
+                    {"type": "fhir", "name": "ehr", "url": fhir.url},
+                ],
+            },
+        )
+        node.start()
+        try:
+            yield Department(orthanc=orthanc, node=node, fhir_url=fhir.url)
+        finally:
+            node.stop()
+
+
+def test_a_study_sent_to_the_archive_comes_back_read(department):
+    study = make_study(1, slices=SLICES, size=128)
+    study_uid = study[0].StudyInstanceUID
+
+    run_id = department.read(study)
+
+    modalities = Counter(value(result, "00080060") for result in department.results(study_uid))
+    assert modalities["SEG"] == 1
+    assert modalities["SR"] >= 2
+    (report,) = department.search("DiagnosticReport")
+    assert report["status"] == "preliminary"
+    assert department.search("ImagingStudy", identifier=f"urn:dicom:uid|urn:oid:{study_uid}")
+    quantities = [o["valueQuantity"] for o in department.search("Observation") if "valueQuantity" in o]
+    assert quantities, "no measurement reached the EHR"
+
+    states = {(d["destination"], d["state"]) for d in department.node.get(f"/runs/{run_id}")["deliveries"]}
+    assert states == {("orthanc", "confirmed"), ("ehr", "confirmed")}
+
+
+def test_results_in_the_archive_are_not_read_again_and_a_requeue_duplicates_nothing(department):
+    study = make_study(2, slices=SLICES, size=128)
+    study_uid = study[0].StudyInstanceUID
+    run_id = department.read(study)
+    archive = sorted(value(result, "00080018") for result in department.results(study_uid))
+    before = {kind: len(department.search(kind)) for kind in ("DiagnosticReport", "Observation", "Patient", "Device")}
+
+    (archived,) = department.orthanc.get("/studies")
+    wait_for(
+        lambda: department.orthanc.get(f"/studies/{archived}")["IsStable"], what="the study with its results to settle"
+    )
+    done_before = department.node.log_file.read_text().count('"run_done"')
+    assert department.node.post(f"/runs/{run_id}/requeue") == 202
+    wait_for(
+        lambda: department.node.log_file.read_text().count('"run_done"') > done_before,
+        what="the requeued run to be done",
+        timeout_s=120,
+    )
+
+    assert sorted(value(result, "00080018") for result in department.results(study_uid)) == archive
+    after = {kind: len(department.search(kind)) for kind in before}
+    assert after == before
+    (row,) = department.node.get("/studies")
+    assert len(department.node.get(f"/studies/{row['study_key']}/runs")) == 1, "the node read its own results"
+
+
+@pytest.mark.ohif
+def test_the_radiologist_sees_the_lesion_outlined_and_measured(department, tmp_path):
+    study = make_study(3, slices=SLICES, size=128)
+    department.read(study)
+
+    with ohif_site(department.orthanc, tmp_path / "ohif") as site, browser_page() as page:
+        look_at_results(Viewer(page, site, PICTURES / "phantom"), study[0].StudyInstanceUID)
+
+
+def look_at_results(viewer: Viewer, study_uid: str) -> None:
+    viewer.open(study_uid)
+    viewer.photograph("1-images")
+
+    plain = count_coloured(viewer.look())
+    viewer.load("AI segmentation")
+    wait_for(lambda: viewer.is_hydrated("Segmentation"), what="the segmentation to be loaded")
+    viewer.open_panel("panelSegmentation")
+    viewer.shows("Neoplasm")
+    viewer.photograph("2-segmentation")
+
+    viewer.load("AI diameters")
+    viewer.open_panel("trackedMeasurements")
+    wait_for(lambda: viewer.measurements(), what="a measurement in the panel")
+    coloured = wait_for(
+        lambda: max(count_coloured(viewer.look()) - plain - 200, 0), what="the segment's colour on the lesion's slice"
+    )
+    viewer.photograph("3-measurement")
+
+    assert any("mm" in text for text in viewer.measurements()), viewer.measurements()
+    assert coloured < viewer.look().shape[0] * viewer.look().shape[1] / 2, "the overlay covers half of the image"
+    assert np.unique(viewer.look().reshape(-1, 3), axis=0).shape[0] > 50, "a black viewport"
+
+    viewer.load("AI draft report", hydrate=False)
+    viewer.photograph("4-report")
+    assert viewer.foreign_requests == []
+    assert viewer.failures == []

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lgg_study import pack_lgg_patient
+from random_model_package import random_card, write_random_package
+
+from dicom_node.phantom import brain_mr_study
+from inference.analysis_files import load_analysis, save_analysis
+from inference.findings import FrameReference, Laterality, Presence, Quantity
+from inference.measurement import volume_ml
+from inference.packages import ModelCard, ModelPackage, discover, load_package
+from inference.preparation import prepare_slices
+from inference.resampling import RegistrationError
+from inference.runner import Prediction, Runner, RunStatistics
+from inference.segmentation import (
+    MAX_FINDINGS,
+    MissingInputError,
+    assemble_input,
+    find_regions,
+    restore_probabilities,
+    segment,
+)
+from inference.volume import Volume, read_volume
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LGG = REPOSITORY.parent / "shared" / "data" / "lgg"
+
+needs_lgg = pytest.mark.skipif(not (LGG / "index.csv").is_file(), reason="../shared/data/lgg is not there")
+
+
+class BrightFlair:
+    """A predictor that marks what is bright in the prepared FLAIR channel."""
+
+    def __init__(self, deviations: float = 2.0) -> None:
+        self.deviations = deviations
+
+    def predict(self, package, batch, progress=None) -> Prediction:
+        probabilities = 1 / (1 + np.exp(-4 * (batch[:, 1:2] - self.deviations)))
+        if progress is not None:
+            progress(len(batch), len(batch))
+        statistics = RunStatistics(images=len(batch), seconds=0.1, batch_size=4, device="cpu")
+        return Prediction(probabilities=probabilities.astype(np.float32), statistics=statistics)
+
+
+@pytest.fixture
+def package(tmp_path) -> ModelPackage:
+    return load_package(write_random_package(tmp_path))
+
+
+def head_volume(
+    lesions=(), *, shape=(8, 256, 256), series_uid="1.2.1", frame_of_reference_uid="1.9"
+) -> Volume:
+    """A grey head with bright boxes (slice, row, column, size)."""
+    rows, columns = np.indices(shape[1:])
+    head = ((rows - shape[1] / 2) / (shape[1] * 0.4)) ** 2 + (
+        (columns - shape[2] / 2) / (shape[2] * 0.3)
+    ) ** 2 < 1
+    array = np.repeat(np.where(head, 50.0, 0.0)[None], shape[0], axis=0).astype(np.float32)
+    array += np.random.default_rng(0).normal(0, 2, size=shape).astype(np.float32)
+    for index, row, column, size in lesions:
+        array[index : index + 2, row : row + size, column : column + size] = 150
+    affine = np.diag((1.0, 1.0, 5.0, 1.0))
+    affine[:3, 3] = (-127.5, -127.5, 0.0)
+    return Volume(
+        array=array,
+        affine=affine,
+        frames=tuple(FrameReference(sop_instance_uid=f"{series_uid}.{i}") for i in range(shape[0])),
+        series_uid=series_uid,
+        frame_of_reference_uid=frame_of_reference_uid,
+        modality="MR",
+    )
+
+
+def all_roles(flair: Volume) -> dict[str, Volume]:
+    return {
+        "pre": replace(head_volume(), series_uid="1.2.0"),
+        "flair": flair,
+        "post": replace(head_volume(), series_uid="1.2.2"),
+    }
+
+
+def test_findings_are_numbered_from_the_largest_and_measured(package):
+    volumes = all_roles(head_volume([(2, 100, 170, 12), (5, 120, 80, 20)]))
+    analysis, mask = segment(package, volumes, BrightFlair(), "1.2")
+    assert [f.finding_id for f in analysis.findings] == ["F1", "F2"]
+    first, second = analysis.findings
+    assert (first.laterality, second.laterality) == (Laterality.RIGHT, Laterality.LEFT)
+    assert first.presence is Presence.PRESENT
+    assert (first.concept, first.site) == ("neoplasm", "brain")
+    assert first.measured(Quantity.VOLUME).value == pytest.approx(20 * 20 * 2 * 5 / 1000)
+    assert first.measured(Quantity.VOLUME).unit == "mL"
+    assert first.measured(Quantity.LONG_AXIS).value == pytest.approx(20 * 2**0.5, abs=1.5)
+    assert first.long_axis.frame == first.key_frame == volumes["flair"].frames[5]
+    assert 0.9 < first.confidence <= 1
+    assert mask.frames == volumes["flair"].frames
+    for finding in analysis.findings:
+        region = mask.labels == finding.segment_number
+        assert volume_ml(region, volumes["flair"].affine) == finding.measured(Quantity.VOLUME).value
+    assert [i.role for i in analysis.inputs] == ["flair", "pre", "post"]
+    assert (analysis.substitutions, analysis.notes) == ((), ())
+
+
+def test_nothing_marked_is_no_finding_and_says_what_that_means(package):
+    analysis, mask = segment(package, all_roles(head_volume()), BrightFlair(9.0), "1.2")
+    assert analysis.findings == ()
+    assert not mask.labels.any()
+    assert "does not exclude disease" in analysis.notes[0]
+
+
+def test_small_regions_are_dropped_and_corners_connect(package):
+    flair = head_volume([(1, 90, 110, 2), (4, 100, 150, 10), (6, 110, 160, 10)])
+    analysis, _ = segment(package, all_roles(flair), BrightFlair(), "1.2")
+    assert len(analysis.findings) == 1
+    assert analysis.findings[0].measured(Quantity.VOLUME).value == pytest.approx(2 * 200 * 5 / 1000)
+
+
+def test_beyond_ten_findings_the_rest_is_united(package):
+    flair = head_volume([(3, 60 + 12 * (i // 4), 90 + 16 * (i % 4), 5 + i % 3) for i in range(12)])
+    analysis, mask = segment(package, all_roles(flair), BrightFlair(), "1.2")
+    assert len(analysis.findings) == MAX_FINDINGS == mask.labels.max()
+    last = analysis.findings[-1]
+    assert last.long_axis is None
+    assert last.measured(Quantity.VOLUME).value == pytest.approx(3 * 25 * 2 * 5 / 1000)
+    assert "3 smaller regions are united in finding F10" in analysis.notes[0]
+
+
+@pytest.mark.parametrize("route", ["missing", "stand-in"])
+def test_a_missing_series_is_replaced_and_said(package, route):
+    volumes = all_roles(head_volume([(2, 100, 170, 12)]))
+    del volumes["pre"]
+    if route == "stand-in":
+        volumes["pre"] = volumes["flair"]
+    model_input = assemble_input(package, volumes)
+    assert model_input.substitutions == (("pre", "flair"),)
+    assert "flair series stood in for the pre series" in model_input.notes[0]
+    np.testing.assert_array_equal(model_input.channels[0], volumes["flair"].array)
+    assert [i.role for i in model_input.inputs] == ["flair", "post"]
+
+
+def test_a_series_of_another_frame_of_reference_counts_as_missing(package):
+    volumes = all_roles(head_volume())
+    volumes["post"] = replace(volumes["post"], frame_of_reference_uid="1.10")
+    model_input = assemble_input(package, volumes)
+    assert model_input.substitutions == (("post", "flair"),)
+    assert "frames of reference" in model_input.notes[0]
+    assert [i.role for i in model_input.inputs] == ["flair", "pre"]
+
+
+def test_a_required_series_is_required(package):
+    volumes = all_roles(head_volume())
+    del volumes["flair"]
+    with pytest.raises(MissingInputError, match="flair"):
+        segment(package, volumes, BrightFlair(), "1.2")
+
+
+def test_a_required_series_on_another_frame_of_reference_is_an_error(tmp_path):
+    card = random_card("0" * 64)
+    card["input"]["roles"][2] = {"name": "post", "required": True}
+    package = ModelPackage(card=ModelCard.model_validate(card), folder=tmp_path)
+    volumes = all_roles(head_volume())
+    volumes["post"] = replace(volumes["post"], frame_of_reference_uid="1.10")
+    with pytest.raises(RegistrationError):
+        assemble_input(package, volumes)
+
+
+def test_a_larger_matrix_gives_the_same_finding(package):
+    small, _ = segment(package, all_roles(head_volume([(2, 100, 170, 12)])), BrightFlair(), "1.2")
+    flair = head_volume([(2, 200, 340, 24)], shape=(8, 512, 512))
+    affine = flair.affine @ np.diag((0.5, 0.5, 1.0, 1.0))
+    large, mask = segment(package, {"flair": replace(flair, affine=affine)}, BrightFlair(), "1.2")
+    assert mask.labels.shape == (8, 512, 512)
+    volumes_ml = [a.findings[0].measured(Quantity.VOLUME).value for a in (small, large)]
+    assert volumes_ml[1] == pytest.approx(volumes_ml[0], rel=0.1)
+
+
+def test_a_real_network_runs_the_whole_way_and_its_analysis_keeps(package, tmp_path):
+    study = brain_mr_study(1, matrix=64, slices=4)
+    names = {"pre": "AX T1", "flair": "AX FLAIR", "post": "AX T1 POST GAD"}
+    volumes = {role: read_volume(study.series(name)) for role, name in names.items()}
+    calls = []
+    saved = segment(package, volumes, Runner("cpu"), study.study_uid, lambda *done: calls.append(done))
+    assert calls[-1] == (4, 4)
+    analysis, mask = load_analysis(save_analysis(tmp_path / "run", *saved))
+    assert analysis == saved[0]
+    np.testing.assert_array_equal(mask.labels, saved[1].labels)
+
+
+def _shipped_or_random(tmp_path: Path) -> ModelPackage:
+    shipped = discover(REPOSITORY / "models").newest.get("brain-tumour-lgg")
+    return shipped or load_package(write_random_package(tmp_path))
+
+
+@pytest.mark.data
+@needs_lgg
+@pytest.mark.slow
+@pytest.mark.parametrize("patient_id", ["TCGA_CS_4941_19960909", "TCGA_FG_7634_20000128"])
+def test_the_node_marks_exactly_what_the_network_marks_on_the_raw_slices(tmp_path, patient_id):
+    package = _shipped_or_random(tmp_path)
+    study = pack_lgg_patient(LGG, patient_id, shuffle=True)
+    volumes = {role: read_volume(images[::-1]) for role, images in study.series.items()}
+    _, mask = segment(package, volumes, Runner("cpu"), "1.2")
+    prediction = Runner("cpu").predict(package, prepare_slices(study.channels))
+    direct = np.zeros(study.channels.shape[1:], dtype=np.uint8)
+    probabilities = restore_probabilities(prediction.probabilities, volumes["flair"])
+    for number, region in enumerate(find_regions(package, probabilities), start=1):
+        direct[region.mask] = number
+    np.testing.assert_array_equal(mask.labels, direct)
+    if package.card.name == "brain-tumour-lgg":
+        overlap = (mask.labels > 0) & study.reference_mask
+        assert 2 * overlap.sum() / ((mask.labels > 0).sum() + study.reference_mask.sum()) > 0.5
+
+
+@pytest.mark.slow
+def test_the_shipped_network_finds_the_lesion_of_the_phantom():
+    package = discover(REPOSITORY / "models").newest.get("brain-tumour-lgg")
+    if package is None:
+        pytest.skip("the package brain-tumour-lgg is not installed")
+    study = brain_mr_study(0)
+    names = {"pre": "AX T1", "flair": "AX FLAIR", "post": "AX T1 POST GAD"}
+    volumes = {role: read_volume(study.series(name)) for role, name in names.items()}
+    analysis, mask = segment(package, volumes, Runner("cpu"), study.study_uid)
+    marked = mask.labels == 1
+    dice = 2 * (marked & study.lesion_mask).sum() / (marked.sum() + study.lesion_mask.sum())
+    assert dice > 0.6
+    assert analysis.findings[0].laterality is Laterality.LEFT
