@@ -71,6 +71,9 @@ _RIM_WIDTH: Final = 0.07
 _BRAIN_HALF_MM: Final = (66.0, 84.0)
 _BRAIN_TOP_MM: Final = 70.0
 _BRAIN_BOTTOM_MM: Final = 62.0
+_BASE_TOP_MM: Final = -6.0
+"""No structure of the base reaches higher."""
+
 _WAVES: Final = 20
 
 _LAYERS_MM: Final = (
@@ -220,10 +223,11 @@ class Head:
         tissue[is_brain & ((fold < 0.72 * np.sqrt(taper)) | (depth_mm < 3.0))] = Tissue.GREY
         tissue[is_brain & (fold < 0.19 * taper) & (radius > 0.5)] = Tissue.CSF
         x, y, z = (warped[..., axis] for axis in range(3))
-        is_fissure = (np.abs(x) < 1.0 + 0.25 * self._fine.at(warped)) & ((np.abs(y) > 42) | (z > 30))
+        wobble = self._fine.at(warped)
+        is_fissure = (np.abs(x) < 1.0 + 0.25 * wobble) & ((np.abs(y) > 42) | (z > 30))
         tissue[is_brain & (np.abs(x) < 4.0) & ((np.abs(y) > 42) | (z > 30))] = Tissue.GREY
         tissue[is_brain & is_fissure] = Tissue.CSF
-        sylvian = np.abs(y + 10 - 0.35 * z + 3 * self._fine.at(warped))
+        sylvian = np.abs(y + 10 - 0.35 * z + 3 * wobble)
         is_lateral = is_brain & (np.abs(x) > 36) & (np.abs(z) < 15)
         tissue[is_lateral & (sylvian < 4.2)] = Tissue.GREY
         tissue[is_lateral & (sylvian < 1.4)] = Tissue.CSF
@@ -256,6 +260,8 @@ class Head:
     ) -> None:
         """Fill in what lies below the cerebrum: temporal lobes, cerebellum, brain stem, base, orbits."""
         y, z = points[..., 1], points[..., 2]
+        if z.min() > _BASE_TOP_MM:
+            return
         floor_mm = -20 + 0.05 * y + 2.5 * self._fine.at(points)
         is_below = is_brain & (z < floor_mm)
         mirrored = warped.copy()

@@ -338,7 +338,8 @@ def discover(models_dir: Path) -> Catalogue:
     packages: list[ModelPackage] = []
     broken: list[BrokenPackage] = []
     for folder in sorted(models_dir.glob("*/*/")):
-        if folder.name.startswith(".") or folder.parent.name.startswith("."):
+        is_hidden = folder.name.startswith(".") or folder.parent.name.startswith(".")
+        if is_hidden or not any(folder.iterdir()):
             continue
         try:
             packages.append(load_package(folder))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from dicom_node.errors import PermanentError, TransientError
+from inference.findings import ModelIdentity
 from inference.packages import ModelPackage
 
 Progress = Callable[[int, int], None]
@@ -30,6 +31,9 @@ CPU_BATCH_SIZE: Final = 4
 DEFAULT_GPU_BATCH_SIZE: Final = 32
 """Largest number of images in a batch on a GPU."""
 
+_CPU_OUT_OF_MEMORY: Final = "can't allocate memory"
+"""What torch's CPU allocator says; it has no exception of its own."""
+
 _GIBIBYTE: Final = 1024**3
 _BATCH_NDIM: Final = 4
 
@@ -39,6 +43,10 @@ _device_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 class DeviceMemoryError(TransientError):
     """The device has no memory for even the smallest batch now: retry when it is free."""
+
+
+class DeviceFailureError(TransientError):
+    """The device failed: retry, on another device if it persists."""
 
 
 class InvalidBatchError(PermanentError):
@@ -103,6 +111,8 @@ class Runner:
         Most networks that stay resident.
     max_bytes : int
         Most memory that resident weights may take together; one network always fits.
+    observer : callable or None
+        Called after every prediction with the model and how it ran, for logs and metrics.
     clock : callable
         Monotonic seconds.
 
@@ -120,12 +130,14 @@ class Runner:
         gpu_batch_size: int = DEFAULT_GPU_BATCH_SIZE,
         max_models: int = 4,
         max_bytes: int = 4 * _GIBIBYTE,
+        observer: Callable[[ModelIdentity, RunStatistics], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._device = _choose_device(device)
         self._batch_size = CPU_BATCH_SIZE if self._device.type == "cpu" else gpu_batch_size
         self._max_models = max_models
         self._max_bytes = max_bytes
+        self._observer = observer
         self._clock = clock
         self._resident: OrderedDict[str, torch.nn.Module] = OrderedDict()
         self._lock = _device_locks[str(self._device)]
@@ -175,7 +187,9 @@ class Runner:
         Raises
         ------
         InvalidBatchError
-            If the batch is empty, has not the model's channels, or holds undefined values.
+            If the batch is empty, does not fit the network, or holds undefined values.
+        DeviceFailureError
+            If the device fails.
         DeviceMemoryError
             If the device has no memory for the smallest batch.
         ModelPackageError
@@ -202,6 +216,8 @@ class Runner:
         statistics = RunStatistics(
             images=len(batch), seconds=seconds, batch_size=batch_size, device=str(self._device)
         )
+        if self._observer is not None:
+            self._observer(package.identity, statistics)
         return Prediction(probabilities=probabilities, statistics=statistics)
 
     def _forward(
@@ -219,6 +235,15 @@ class Runner:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             return None
+        except torch.AcceleratorError as exc:
+            raise DeviceFailureError(f"{self._device} failed: retry, or choose another device.") from exc
+        except (RuntimeError, ValueError) as exc:
+            if _CPU_OUT_OF_MEMORY in str(exc):
+                return None
+            raise InvalidBatchError(
+                f"The network refused images of shape {images.shape[1:]}: correct input.matrix and the roles "
+                "on the model's card."
+            ) from exc
 
     def _network(self, package: ModelPackage) -> torch.nn.Module:
         """Return the resident network of a package, built if need be; the lock is held."""

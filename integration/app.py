@@ -20,7 +20,7 @@ from dicom_node.completeness import CompletenessPolicy
 from dicom_node.intake import Intake
 from dicom_node.ledger import DeliveryState, Ledger, RunState
 from dicom_node.routing import RulesError, RuleSet, default_rules, parse_rules
-from dicom_node.scp import ScpSettings, StorageScp
+from dicom_node.scp import CommitmentPeer, ScpSettings, StorageScp
 from dicom_node.storage import InstanceStore
 from dicom_node.study import StudyKey, derive_study_key
 from dicom_node.tls import TlsSettings
@@ -158,6 +158,11 @@ class Node:
             self.intake,
             on_association_released=lambda _association: self.wake(),
             on_commitment_report=self._note_commitment,
+            commitment_peers={
+                source.ae_title: CommitmentPeer(host=source.commitment.host, port=source.commitment.port)
+                for source in self.settings.sources
+                if source.commitment is not None
+            },
         )
         self._scp.start()
         self._http = HttpServer(self)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dicom_node.clock import Clock
-from integration.connections import AeTitle, ConnectionModel, DimsePeer, HttpEndpoint
+from integration.connections import ConnectionModel, DimsePeer, HttpEndpoint
 from integration.delivery import (
     ALL_KINDS,
     DEFAULT_PATIENCE_S,
@@ -27,8 +27,6 @@ from integration.delivery import (
 
 #: Indexing archives show a new object within seconds; ten minutes is a fault.
 DEFAULT_CONFIRM_TIMEOUT_S = 600.0
-#: A PACS that forwards a study pauses seconds between its series; a scanner in the room, minutes.
-DEFAULT_QUIET_PERIOD_S = 30.0
 
 
 class _BaseSettings(ConnectionModel):
@@ -113,34 +111,6 @@ class FhirSettings(_BaseSettings, HttpEndpoint):
 DestinationSettings = Annotated[
     FolderSettings | StowSettings | CStoreSettings | FhirSettings, Field(discriminator="type")
 ]
-
-
-class QidoQuery(ConnectionModel):
-    """Ask by QIDO-RS."""
-
-    type: Literal["qido"] = "qido"
-    endpoint: HttpEndpoint = Field(description="DICOMweb root of the source")
-
-
-class FindQuery(ConnectionModel):
-    """Ask by C-FIND, Study Root."""
-
-    type: Literal["cfind"] = "cfind"
-    peer: DimsePeer = Field(description="query application entity of the source")
-
-
-class SourceSettings(ConnectionModel):
-    """One sender of studies."""
-
-    ae_title: AeTitle = Field(description="calling AE title under which the source sends")
-    quiet_period_s: float = Field(
-        default=DEFAULT_QUIET_PERIOD_S,
-        gt=0,
-        description="silence after which a study of this source counts as complete, seconds",
-    )
-    query: Annotated[QidoQuery | FindQuery, Field(discriminator="type")] | None = Field(
-        default=None, description="how to ask the source for a study's number of instances; none: do not ask"
-    )
 
 
 def build_destination(

@@ -29,8 +29,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
 from integration.commitment import CommitmentReport
 from integration.connections import CONNECT_TIMEOUT_S, DimsePeer
 from integration.delivery import DestinationUnavailableError
-from integration.destinations import FindQuery, QidoQuery, SourceSettings
 from integration.dicomweb import DicomWebReader
+from integration.sources import FindQuery, QidoQuery, SourceSettings
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

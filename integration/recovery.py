@@ -26,6 +26,7 @@ from dbos import DBOS, DBOSClient
 from dicom_node.clock import Clock
 from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
 from integration.observability import describe_error
+from integration.pipeline import PIPELINE_VERSION
 from integration.workflow import Engine, JsonSerializer, run_of_workflow
 
 _ACTIVE = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
@@ -123,10 +124,25 @@ class Recovery:
 
     def reconcile(self) -> None:
         """Submit, resume or quarantine every run that the engine does not carry."""
+        self._adopt_old_version()
         settled_before = self._clock() - _GRACE
         for row in self._ledger.runs_in((RunState.QUEUED, RunState.RUNNING, RunState.DELIVERING)):
             if row.updated_at <= settled_before:
                 self._reconcile_run(row)
+
+    def _adopt_old_version(self) -> None:
+        """Begin anew what an older PIPELINE_VERSION left: its workflows have other steps."""
+        active = DBOS.list_workflows(status=sorted(_ACTIVE), load_input=False, load_output=False)
+        stale = [status.workflow_id for status in active if status.app_version not in (None, PIPELINE_VERSION)]
+        if not stale:
+            return
+        DBOS.cancel_workflows(stale)
+        for run_id in sorted({run_of_workflow(workflow_id) for workflow_id in stale}):
+            log.warning("run_of_older_version_begun_anew", run_id=run_id)
+            if self._ledger.run(run_id).state is RunState.DELIVERING:
+                self._resume_deliveries(run_id)
+            else:
+                self._engine.submit(run_id, attempt=self._ledger.begin_attempt(run_id))
 
     def _reconcile_run(self, row: RunRow) -> None:
         run_id = row.run.run_id

@@ -23,7 +23,8 @@ from pydantic_settings import (
 )
 
 from dicom_node.errors import PermanentError
-from integration.destinations import DestinationSettings, FolderSettings, SourceSettings
+from integration.destinations import DestinationSettings, FolderSettings
+from integration.sources import SourceSettings
 from reporting.fhir.policy import SubjectPolicy, WritePolicy
 
 CONFIG_FILE_VARIABLE = "PREREAD_CONFIG"

@@ -52,7 +52,7 @@ def _body(text: ReportText) -> str:
 
 
 def _section(section: Section) -> str:
-    paragraphs = "".join(f"<p>{escape(_printable(sentence.text))}</p>" for sentence in section.sentences)
+    paragraphs = "".join(f"<p>{escape(_printable(paragraph))}</p>" for paragraph in section.paragraphs)
     return f"<h2>{_TITLES[section.name]}</h2>{paragraphs}"
 
 

@@ -78,7 +78,7 @@ def _content(text: ReportText, envelope: Envelope) -> list[Dataset]:
 
 def _encode_section(section: Section) -> Dataset:
     heading, element = _SECTIONS[section.name]
-    return container_item(heading, [text_item(element, sentence.text) for sentence in section.sentences])
+    return container_item(heading, [text_item(element, paragraph) for paragraph in section.paragraphs])
 
 
 def _observe_by_device(model: ModelIdentity) -> list[Dataset]:

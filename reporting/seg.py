@@ -14,7 +14,7 @@ import highdicom
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from inference.findings import Analysis, Finding, FrameReference, Mask

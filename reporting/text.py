@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 
 from reporting.safety import BANNER
 
@@ -54,6 +55,12 @@ class Section:
     def text(self) -> str:
         """The sentences, one after the other."""
         return " ".join(sentence.text for sentence in self.sentences)
+
+    @property
+    def paragraphs(self) -> tuple[str, ...]:
+        """The sentences, those in a row that rest on the same findings joined into one paragraph."""
+        groups = groupby(self.sentences, key=lambda sentence: sentence.finding_ids)
+        return tuple(" ".join(sentence.text for sentence in group) for _, group in groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

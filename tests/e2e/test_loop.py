@@ -103,8 +103,7 @@ def run_department(folder, models_dir):
             folder / "node",
             {
                 "models_dir": str(models_dir),
-                "dicom": {"port": dicom_port, "allowed_ae_titles": ["ORTHANC"]},
-                "http": {"port": http_port},
+                "dicom": {"allowed_ae_titles": ["ORTHANC"]},
                 "destinations": [
                     {
                         "type": "stow",
@@ -115,6 +114,8 @@ def run_department(folder, models_dir):
                     {"type": "fhir", "name": "ehr", "url": fhir.url},
                 ],
             },
+            dicom_port=dicom_port,
+            http_port=http_port,
         )
         node.start()
         try:

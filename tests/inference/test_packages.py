@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -158,10 +157,8 @@ def test_the_schema_of_the_card_is_json_and_closed():
     assert set(schema["required"]) >= {"name", "version", "weights", "intended_use", "limits"}
 
 
-def test_every_shipped_package_loads_and_builds(tmp_path):
+def test_every_shipped_package_loads_and_builds():
     catalogue = discover(SHIPPED)
-    incomplete = [b for b in catalogue.broken if not any((SHIPPED / b.name / b.version).iterdir())]
-    assert catalogue.broken == tuple(incomplete)
+    assert not catalogue.broken
     for package in catalogue.packages:
-        shutil.copytree(package.folder, tmp_path / package.card.name / package.card.version)
         package.build()

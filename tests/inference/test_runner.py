@@ -54,7 +54,10 @@ def test_progress_ends_at_the_total(package, batch):
 
 def test_statistics_tell_the_throughput(package, batch):
     seconds = iter((10.0, 12.0))
-    statistics = Runner("cpu", clock=lambda: next(seconds)).predict(package, batch).statistics
+    observed = []
+    runner = Runner("cpu", clock=lambda: next(seconds), observer=lambda *run: observed.append(run))
+    statistics = runner.predict(package, batch).statistics
+    assert observed == [(package.identity, statistics)]
     assert statistics.images_per_second == pytest.approx(3.5)
     assert statistics.device == "cpu"
 
@@ -99,6 +102,7 @@ def test_fixed_batches_are_filled_up_and_the_filling_is_dropped(batch):
         np.zeros((3, 64, 64), dtype=np.float32),
         np.zeros((1, 2, 64, 64), dtype=np.float32),
         np.zeros((0, 3, 64, 64), dtype=np.float32),
+        np.zeros((1, 3, 63, 64), dtype=np.float32),
         np.full((1, 3, 64, 64), np.nan, dtype=np.float32),
     ],
 )

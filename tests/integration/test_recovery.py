@@ -166,3 +166,29 @@ def test_a_study_that_ends_every_worker_is_quarantined(
     last.close()
     assert "workers" in steps.calls[-1][2]
     assert steps.count("read") == 3
+
+
+def test_what_an_older_version_left_is_begun_anew(
+    steps: NotedSteps, ledger: Ledger, clock: TestClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+
+    def hang(_run: str, _model: str) -> dict[str, str]:
+        gone.wait(20)
+        return {}
+
+    steps.answers["read"] = hang
+    with monkeypatch.context() as earlier:
+        earlier.setattr("integration.workflow.PIPELINE_VERSION", "0")
+        old = start_engine(steps, tmp_path, "a")
+        old.submit(RUN_ID, attempt=1)
+        steps.wait_for("read")
+        old.close()
+    steps.answers["read"] = lambda *_: {}
+    new = start_engine(steps, tmp_path, "a")
+    recovery_of(new, ledger, steps, clock, "a").reconcile()
+    steps.wait_for("close_run")
+    gone.set()
+    new.close()
+    assert steps.count("assemble") == 2
+    assert ledger.run(RUN_ID).attempt == 2

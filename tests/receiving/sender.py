@@ -16,7 +16,6 @@ from pynetdicom.transport import AssociationSocket
 from dicom_node.part10 import PartTen
 from dicom_node.transport import ReceiverSocket
 
-
 # pynetdicom's own client leaves its socket to the collector when the peer is gone; tests count leaks.
 AssociationSocket._shutdown_socket = ReceiverSocket._shutdown_socket
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from reporting_cases import Case, make_case, make_enhanced_case
 
 

@@ -39,7 +39,7 @@ def test_every_side_presence_and_quantity_has_a_code():
 
 def test_what_is_unknown_is_refused_and_says_where_to_add_it():
     for lookup in (codes.code_finding, codes.code_site, codes.code_procedure):
-        with pytest.raises(UnknownConceptError, match="reporting/codes.py"):
+        with pytest.raises(UnknownConceptError, match=r"reporting/codes\.py"):
             lookup("phrenology")
 
 

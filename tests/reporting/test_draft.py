@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from reporting_cases import MODEL
 
 from inference.findings import Finding, Laterality, Measurement, Presence, Quantity
 from reporting.draft import draft_report, format_length, format_volume
 from reporting.safety import REQUIRED_PHRASE, REVIEW_SENTENCE, describe_confidence
 from reporting.text import Author, SectionName
-from reporting_cases import MODEL
 
 
 def section(report, name):

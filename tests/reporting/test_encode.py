@@ -10,13 +10,13 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
+from reporting_cases import CONTEXT, MODEL, make_case, make_enhanced_case, results_of
 
 from dicom_node.headers import OWN_MANUFACTURER
 from reporting.context import Reading, ReportContext, ResultKind, ResultProfile, SegmentationForm
 from reporting.draft import draft_report
 from reporting.encode import encode_results, write_part10
 from reporting.errors import UnencodableResultError
-from reporting_cases import CONTEXT, MODEL, make_case, make_enhanced_case, results_of
 
 PROFILES = [ResultProfile(), ResultProfile(segmentation=SegmentationForm.LABELMAP, is_compressed=True)]
 

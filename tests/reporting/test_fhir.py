@@ -7,14 +7,15 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from reporting_cases import CONTEXT, MODEL, by_kind, make_case, pristine_results
 
 from inference.findings import Finding, Presence
+from reporting.context import ResultKind
 from reporting.draft import draft_report
 from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, ReportStatus, SubjectPolicy, WritePolicy, build_bundle
 from reporting.gate import check_bundle
 from reporting.safety import BANNER
-from reporting_cases import CONTEXT, MODEL, by_kind, make_case, pristine_results
 
 POLICY = FhirPolicy(patient_id_system="urn:oid:1.2.3.4", accession_system="urn:oid:1.2.3.5")
 
@@ -76,9 +77,9 @@ def test_the_report_belongs_to_order_patient_and_study(case):
     }
     assert report["effectiveDateTime"] == "2026-01-02T10:15:00Z"
     assert re.fullmatch(r"2026-03-04T05:06:07\.890(000)?Z", report["issued"])
-    narrative = by_kind(pristine_results())
+    narrative = by_kind(pristine_results())[ResultKind.NARRATIVE]
     uids = [i["value"] for i in report["identifier"] if i["system"] == "urn:dicom:uid"]
-    assert uids == [f"urn:oid:{next(v.SOPInstanceUID for k, v in narrative.items() if k == 'narrative')}"]
+    assert uids == [f"urn:oid:{narrative.SOPInstanceUID}"]
 
 
 def test_findings_gather_their_measurements(case):

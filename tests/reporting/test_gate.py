@@ -8,11 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydicom.dataelem import DataElement
-
-from reporting.context import ResultKind, ResultProfile, SegmentationForm
-from reporting.draft import draft_report
-from reporting.fhir import FhirPolicy, build_bundle
-from reporting.gate import GateError, check_bundle, check_objects, require_valid
 from reporting_cases import (
     CONTEXT,
     MODEL,
@@ -23,6 +18,11 @@ from reporting_cases import (
     pristine_results,
     results_of,
 )
+
+from reporting.context import ResultProfile, SegmentationForm
+from reporting.draft import draft_report
+from reporting.fhir import FhirPolicy, build_bundle
+from reporting.gate import GateError, check_bundle, check_objects, require_valid
 
 SEG, DIAMETERS, VOLUMES, NARRATIVE, OVERVIEW = range(5)
 PROFILES = [ResultProfile(), ResultProfile(segmentation=SegmentationForm.LABELMAP, is_compressed=True)]

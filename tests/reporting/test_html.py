@@ -5,11 +5,11 @@ from xml.etree import ElementTree as ET
 
 from hypothesis import given
 from hypothesis import strategies as st
+from reporting_cases import make_case
 
 from reporting.draft import draft_report
 from reporting.html import render_narrative, render_page
 from reporting.safety import BANNER
-from reporting_cases import make_case
 
 ANALYSIS = make_case().analysis
 REPORT = draft_report([ANALYSIS])

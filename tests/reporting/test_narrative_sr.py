@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from reporting_cases import by_kind, concept_of, items_of, results_of
+
 from reporting.context import ResultKind
 from reporting.safety import BANNER
-from reporting_cases import by_kind, concept_of, items_of, results_of
 
 
 def test_sections_in_reading_order_with_the_banner_first(case):
@@ -27,3 +28,10 @@ def test_the_images_that_were_read_are_its_evidence(case):
 
 def test_a_run_that_found_nothing_has_a_narrative_only(case):
     assert [o.kind for o in results_of(case.without_findings())] == [ResultKind.NARRATIVE]
+
+
+def test_each_finding_is_one_paragraph(case):
+    document = by_kind(results_of(case))[ResultKind.NARRATIVE]
+    findings = [item.TextValue for item in items_of(document) if concept_of(item) == "121071"]
+    assert len(findings) == len(case.analysis.findings)
+    assert all("mm" in text and "mL" in text for text in findings)

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from reporting_cases import by_kind, make_case, make_enhanced_case, mr_series, results_of
 
 from inference.findings import FrameReference
 from reporting.context import ResultKind
 from reporting.errors import UnencodableResultError
 from reporting.geometry import read_plane
 from reporting.overview import choose_slices, draw_overview, preview_png
-from reporting_cases import by_kind, make_case, make_enhanced_case, mr_series, results_of
 
 
 @pytest.mark.parametrize("make", [make_case, make_enhanced_case])

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from reporting_cases import CONTEXT, MODEL, make_case, make_enhanced_case, mr_series, two_lesions
 
 from inference.findings import FrameReference
 from reporting.context import ResultKind, ResultProfile, SegmentationForm
 from reporting.envelope import Envelope
 from reporting.errors import UnencodableResultError
 from reporting.seg import decode_segmentation, encode_segmentation
-from reporting_cases import CONTEXT, MODEL, make_case, make_enhanced_case, mr_series, two_lesions
 
 PROFILES = [
     ResultProfile(),

@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from reporting_cases import CONTEXT, by_kind, concept_of, items_of, make_case, make_enhanced_case, results_of
 
 from reporting.context import ResultKind
-from reporting.encode import encode_results
 from reporting.draft import draft_report
+from reporting.encode import encode_results
 from reporting.sr import BIDIRECTIONAL_TOOL, LENGTH_TOOL
-from reporting_cases import CONTEXT, by_kind, concept_of, items_of, make_case, make_enhanced_case, results_of
 
 
 def groups_of(document):
@@ -25,7 +25,8 @@ def test_diameters_hydrate_as_bidirectional_measurements(make):
     document = by_kind(results_of(case))[ResultKind.MEASUREMENTS]
     assert concept_of(document) == "126000"
     groups = groups_of(document)
-    assert [child(group, "112039").TextValue for group in groups] == [BIDIRECTIONAL_TOOL] * 2
+    tools = [child(group, "112039").TextValue for group in groups]
+    assert tools == [BIDIRECTIONAL_TOOL] * 2
     for group, finding in zip(groups, case.analysis.findings, strict=True):
         numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
         assert [concept_of(number) for number in numbers] == ["103339001", "103340004"]
@@ -63,7 +64,7 @@ def test_volumes_refer_to_their_segments(case):
         reference = child(group, "121191").ReferencedSOPSequence[0]
         assert reference.ReferencedSOPInstanceUID == segmentation.SOPInstanceUID
         assert reference.ReferencedSegmentNumber == segment.SegmentNumber
-        assert child(group, "112040").UID == segment.TrackingUID
+        assert segment.TrackingUID == child(group, "112040").UID
         volume = child(group, "118565006").MeasuredValueSequence[0]
         assert volume.MeasurementUnitsCodeSequence[0].CodeValue == "cm3"
     assert float(volume.NumericValue) == 0.2

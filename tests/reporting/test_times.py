@@ -52,7 +52,11 @@ def test_a_study_without_a_day_has_no_start(day):
 
 
 @given(
-    st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)),
+    st.datetimes(
+        min_value=datetime(1900, 1, 1),  # noqa: DTZ001 - hypothesis wants naive bounds
+        max_value=datetime(2100, 1, 1),  # noqa: DTZ001
+        timezones=st.just(UTC),
+    ),
     st.integers(-14 * 60, 14 * 60),
 )
 def test_what_is_written_is_read_back_to_the_second(instant, offset_minutes):

@@ -7,14 +7,14 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+from reporting_cases import CONTEXT, make_case, make_enhanced_case, pristine_results, results_of
+from validators import run_dciodvfy, run_dcmqi, run_fhir_validators, run_pixelmed
 
 from inference.findings import Measurement, Quantity
 from reporting.context import ResultKind, ResultProfile, SegmentationForm
 from reporting.draft import draft_report
 from reporting.encode import write_part10
 from reporting.fhir import FhirPolicy, SubjectPolicy, WritePolicy, build_bundle
-from reporting_cases import CONTEXT, make_case, make_enhanced_case, pristine_results, results_of
-from validators import run_dciodvfy, run_dcmqi, run_fhir_validators, run_pixelmed
 
 pytestmark = pytest.mark.validators
 

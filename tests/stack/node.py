@@ -31,23 +31,33 @@ class Node:
         Takes the configuration, the data and the log.
     settings : mapping
         Settings besides the ports and the data folder, nested as in the YAML file.
+    dicom_port, http_port : int
+        Ports on 127.0.0.1; 0 takes a free one.
     launcher : sequence of str
         What runs the command line; ``python -m integration.cli`` unless a test replaces it.
     """
 
-    def __init__(self, folder: Path, settings: Mapping, *, launcher: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping,
+        *,
+        dicom_port: int = 0,
+        http_port: int = 0,
+        launcher: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.log_file = folder / "node.log"
-        self.dicom_port, self.http_port = free_port(), free_port()
+        self.dicom_port, self.http_port = dicom_port or free_port(), http_port or free_port()
         self.api_url = f"http://127.0.0.1:{self.http_port}/api"
         self._config = folder / "preread.yaml"
         self.settings = {
             **settings,
             "data_dir": str(self.data_dir),
             "log_json": True,
-            "dicom": {"port": self.dicom_port, **settings.get("dicom", {})},
-            "http": {"port": self.http_port, **settings.get("http", {})},
+            "dicom": {**settings.get("dicom", {}), "port": self.dicom_port},
+            "http": {**settings.get("http", {}), "port": self.http_port},
             "store": {"minimum_free_mb": 100, "minimum_free_fraction": 0.0},
         }
         self.command = [*(launcher or (sys.executable, "-m", "integration.cli")), "serve", "--config"]
