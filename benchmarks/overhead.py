@@ -11,12 +11,12 @@ model's ``read`` step took.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
-
 
 from dicom_node.ledger import RunState
 from dicom_node.phantom import brain_mr_study
@@ -70,13 +70,13 @@ def main() -> None:
                 done = time.perf_counter()
                 steps = {name: seconds - before[name] for name, seconds in step_seconds(node).items()}
                 rows.append({"send": sent - began, "total": done - sent, "quiet": quiet_s, **steps})
-    print(f"{len(rows)} studies of {len(studies[0])} images, {platform.processor() or platform.machine()}, 2 or more cores")
+    print(f"{len(rows)} studies of {len(studies[0])} images, {os.cpu_count()} cores, {platform.machine()}")
     print(f"{'':12s} {'median':>8s} {'min':>8s} {'max':>8s}  seconds")
     for name in ("send", "total", "quiet", *STEPS):
         values = [row[name] for row in rows]
         print(f"{name:12s} {statistics.median(values):8.3f} {min(values):8.3f} {max(values):8.3f}")
     own = [row["total"] - row["read"] - row["quiet"] for row in rows]
-    print(f"{'own':12s} {statistics.median(own):8.3f} {min(own):8.3f} {max(own):8.3f}  total - quiet period - read")
+    print(f"{'own':12s} {statistics.median(own):8.3f} {min(own):8.3f} {max(own):8.3f}  (total-quiet-read)")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 The head is analytic: ellipsoids for its layers, random waves for gyri and sulci, tubes for the ventricles.
 Any plane can be sampled from it, so axial series and localizers agree. Every shape follows from the seed.
 """
+
+
+
+
 # ruff: noqa: PLR2004 - anatomy is a table of lengths in mm, each beside the structure it shapes
 
 from __future__ import annotations

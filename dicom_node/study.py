@@ -47,10 +47,10 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """The instances of one series, and what its first header says.
+    r"""The instances of one series, and what its first header says.
 
     ``header`` maps DICOM keywords to short text values of the first instance
-    (by Instance Number, then UID); multi-valued elements are joined by ``\\``.
+    (by Instance Number, then UID); multi-valued elements are joined by ``\``.
     """
 
     series_uid: SeriesUID

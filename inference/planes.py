@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
+from pydicom import Dataset, uid
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     CTImageStorage,
@@ -237,10 +237,22 @@ def decode_planes(planes: Sequence[ImagePlane]) -> npt.NDArray[np.float32]:
     return array
 
 
+#: GDCM is kept to the JPEG processes that nothing else decodes: it ends the process on some broken streams.
+_DECODERS: Final = {
+    uid.RLELossless: "pydicom",
+    uid.JPEG2000Lossless: "pylibjpeg",
+    uid.JPEG2000: "pylibjpeg",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+    uid.HTJ2KLossless: "pylibjpeg",
+    uid.HTJ2K: "pylibjpeg",
+}
+
+
 def _decode(dataset: Dataset) -> npt.NDArray[np.number]:
     """Decode all frames of one image to (frames, rows, columns) stored values."""
     try:
-        stored = pixel_array(dataset)
+        stored = pixel_array(dataset, decoding_plugin=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""))
     except Exception as exc:  # a decoder may raise whatever its plug-in raises
         raise _undecodable(dataset) from exc
     return stored.reshape(_frame_count(dataset), *stored.shape[-2:])
@@ -248,8 +260,7 @@ def _decode(dataset: Dataset) -> npt.NDArray[np.number]:
 
 def _undecodable(dataset: Dataset) -> UnstackableSeriesError:
     return UnstackableSeriesError(
-        "The pixel data of an image are missing, truncated or in a transfer syntax without a decoder: send "
-        "the "
+        "The pixel data of an image are missing, truncated or in a transfer syntax without a decoder: send the "
         "series again, uncompressed if it persists.",
         cause=Cause.PIXELS,
         sop_class=str(dataset.get("SOPClassUID", "")) or None,

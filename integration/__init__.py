@@ -1,0 +1,1 @@
+"""The shell: wiring, engine, outward adapters, HTTP and the command line."""

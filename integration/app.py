@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import threading
 import uuid
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
-import uvicorn
+from fastapi import FastAPI
 
 from dicom_node.clock import utc_now
 from dicom_node.completeness import CompletenessPolicy
 from dicom_node.intake import Intake
 from dicom_node.ledger import DeliveryState, Ledger, RunState
-from dicom_node.routing import RulesError, RuleSet, default_rules, parse_rules
 from dicom_node.scp import CommitmentPeer, ScpSettings, StorageScp
-from dicom_node.storage import InstanceStore
 from dicom_node.study import StudyKey, derive_study_key
 from dicom_node.tls import TlsSettings
 from inference.packages import Catalogue, ModelPackage, discover
 from inference.runner import Runner
-from integration.api import build_api
+from integration.api import ApiPorts, build_api
 from integration.assembler import Assembler, CompletenessPolicies
 from integration.commitment import CommitmentReport, record_commitment
 from integration.delivery import Destination
 from integration.destinations import CStoreSettings, build_destination
+from integration.http_server import HttpServer
 from integration.observability import Metrics, adopt_library_loggers
 from integration.pacs import expected_instances
 from integration.pipeline import Models, Pipeline
 from integration.recovery import Recovery, RecoverySettings
 from integration.settings import Settings, SettingsError
+from integration.site import MEGABYTE, load_site_key, open_store, read_rules
 from integration.stow_service import StowService
 from integration.workflow import DELIVERY_QUEUE, READ_QUEUE, RUN_QUEUE, Engine
 from reporting.context import ResultProfile, SegmentationForm
 from reporting.uids import derive_uid
 
-_SITE_KEY_BYTES: Final = 32
 _RECONCILE_EVERY_S: Final = 60.0
-_MEGABYTE: Final = 1 << 20
 ALL_QUEUES: Final = (RUN_QUEUE, READ_QUEUE, DELIVERY_QUEUE)
 
 log = structlog.get_logger(__name__)
@@ -112,6 +106,29 @@ class Node:
             progress=self._note_progress,
         )
 
+    def _build_api(self) -> FastAPI:
+        settings = self.settings.http
+        stow = StowService(
+            intake=self.intake,
+            ledger=self.ledger,
+            metrics=self.metrics,
+            clock=utc_now,
+            maximum_instance_bytes=settings.maximum_instance_mb * MEGABYTE,
+        )
+        ports = ApiPorts(
+            ledger=self.ledger,
+            stow=stow,
+            site_key=self.site_key,
+            metrics=self.metrics,
+            clock=utc_now,
+            requeue=self.requeue,
+            wake=self.wake,
+            is_ready=self.is_ready,
+            progress=self.progress,
+        )
+        token = settings.token.get_secret_value() if settings.token else None
+        return build_api(ports, token=token, version=software_version())
+
     def _note_progress(self, run_id: str, model: str, done: int, total: int) -> None:
         self.progress.setdefault(run_id, {})[model] = (done, total)
         if done >= total:
@@ -165,9 +182,14 @@ class Node:
             },
         )
         self._scp.start()
-        self._http = HttpServer(self)
+        self._http = HttpServer(self._build_api(), self.settings.http.host, self.settings.http.port)
         self._http.start()
-        log.info("node_started", ae_title=self.settings.dicom.ae_title, host=self.settings.dicom.host, port=self.dicom_port)
+        log.info(
+            "node_started",
+            ae_title=self.settings.dicom.ae_title,
+            host=self.settings.dicom.host,
+            port=self.dicom_port,
+        )
 
     def start_assembling(self) -> None:
         """Begin runs for studies that are complete, without listening; for studies taken from files.
@@ -276,118 +298,12 @@ class Node:
         self, transaction_uid: str, committed: tuple[str, ...], failed: tuple[tuple[str, int], ...]
     ) -> None:
         report = CommitmentReport(transaction_uid=transaction_uid, committed=committed, failed=failed)
-        names = [d.name for d in self.settings.effective_destinations if isinstance(d, CStoreSettings) and d.commitment]
+        names = [
+            d.name
+            for d in self.settings.effective_destinations
+            if isinstance(d, CStoreSettings) and d.commitment
+        ]
         record_commitment(report, names, self.ledger, utc_now)
-
-
-class HttpServer:
-    """The HTTP interface in a thread of its own."""
-
-    def __init__(self, node: Node) -> None:
-        settings = node.settings.http
-        stow = StowService(
-            intake=node.intake,
-            ledger=node.ledger,
-            metrics=node.metrics,
-            clock=utc_now,
-            maximum_instance_bytes=settings.maximum_instance_mb * _MEGABYTE,
-        )
-        api = build_api(
-            ledger=node.ledger,
-            stow=stow,
-            site_key=node.site_key,
-            metrics=node.metrics,
-            clock=utc_now,
-            requeue=node.requeue,
-            wake=node.wake,
-            is_ready=node.is_ready,
-            token=settings.token.get_secret_value() if settings.token else None,
-            progress=node.progress,
-            version=software_version(),
-        )
-        self._server = uvicorn.Server(
-            uvicorn.Config(api, host=settings.host, port=settings.port, access_log=False, log_config=None)
-        )
-        self._thread = threading.Thread(target=self._server.run, name="preread-http", daemon=True)
-
-    def start(self) -> None:
-        """Listen; return when requests are answered.
-
-        Raises
-        ------
-        SettingsError
-            If the port is taken.
-        """
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise SettingsError("http.port cannot be listened on: another program has it; choose another one.")
-            self._thread.join(timeout=0.02)
-
-    def stop(self) -> None:
-        """Answer what is in progress, then stop."""
-        self._server.should_exit = True
-        self._thread.join(timeout=10)
-
-    @property
-    def port(self) -> int:
-        """The TCP port in use."""
-        return int(self._server.servers[0].sockets[0].getsockname()[1])
-
-
-def load_site_key(data_dir: Path) -> bytes:
-    """Return the site's secret for study keys, made on the first start.
-
-    Raises
-    ------
-    SettingsError
-        If the data folder cannot be written.
-    """
-    path = data_dir / "site.key"
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        temporary = data_dir / f".site.key.{uuid.uuid4().hex}"
-        if not path.exists():
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SITE_KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)  # the first of several processes wins
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink()
-        return path.read_bytes()
-    except OSError as exc:
-        raise SettingsError(f"data_dir {data_dir} cannot be written: choose another folder or its rights.") from exc
-
-
-def read_rules(rules_file: Path | None) -> RuleSet:
-    """Return the routing rules of a site, or the built-in ones.
-
-    Raises
-    ------
-    RulesError
-        If the file cannot be read, or names what is wrong in it.
-    """
-    if rules_file is None:
-        return default_rules()
-    try:
-        text = rules_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise RulesError(f"The rules file {rules_file} cannot be read: check rules_file.") from exc
-    return parse_rules(text)
-
-
-def open_store(settings: Settings) -> InstanceStore:
-    """Return the instance store of a site."""
-    return InstanceStore(
-        settings.data_dir / "instances",
-        min_free_bytes=settings.store.minimum_free_mb * _MEGABYTE,
-        min_free_fraction=settings.store.minimum_free_fraction,
-    )
 
 
 def usable_models(catalogue: Catalogue) -> Mapping[str, ModelPackage]:

@@ -157,7 +157,7 @@ class Assembler:
         while not self._stop.is_set():
             try:
                 self.look()
-            except Exception as exc:  # noqa: BLE001 - outermost loop: log once, look again
+            except Exception as exc:  # noqa: BLE001 - one study must not hold up the others
                 log.error("assembler_failed", error=describe_error(exc))
             self._wake.wait(_LOOK_EVERY_S)
             self._wake.clear()

@@ -49,8 +49,10 @@ app.add_typer(rules_app, name="rules")
 out_console = Console()
 err_console = Console(stderr=True)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file of settings.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json/--no-json", help="Print JSON.", show_default=False)]
 
 DEFAULT_RUN_TIMEOUT_S = 1800.0
 
@@ -76,8 +78,12 @@ def serve(config: ConfigOption = None) -> None:
 @app.command()
 def worker(
     config: ConfigOption = None,
-    queues: Annotated[str, typer.Option(help="Queues to work on, separated by commas: runs, read, deliver.")] = "read",
-    name: Annotated[str, typer.Option(help="Name of this worker; unique on its machine, the same after a restart.")] = "worker-1",
+    queues: Annotated[
+        str, typer.Option(help="Queues to work on, separated by commas: runs, read, deliver.")
+    ] = "read",
+    name: Annotated[
+        str, typer.Option(help="Name of this worker; unique on its machine, the same after a restart.")
+    ] = "worker-1",
 ) -> None:
     """Work on queues without receiving; for further machines or GPUs."""
     from integration.app import ALL_QUEUES
@@ -85,7 +91,9 @@ def worker(
     wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
     unknown = sorted(set(wanted) - set(ALL_QUEUES))
     if unknown or not wanted:
-        raise typer.BadParameter(f"no such queue: {', '.join(unknown) or '(none)'}; choose among {', '.join(ALL_QUEUES)}")
+        raise typer.BadParameter(
+            f"no such queue: {', '.join(unknown) or '(none)'}; choose among {', '.join(ALL_QUEUES)}"
+        )
     settings = _settings(config)
     engine = settings.engine.model_copy(update={"executor_id": f"{settings.engine.executor_id}.{name}"})
     _run_node(settings.model_copy(update={"engine": engine}), is_receiving=False, queues=wanted)
@@ -93,7 +101,9 @@ def worker(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the study, the results and the previews.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option(help="Folder for the study, the results and the previews.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Send a synthetic brain MR through the whole node and show what comes out."""
     from integration.app import Node
@@ -115,10 +125,12 @@ def demo(
 
 @app.command()
 def analyze(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders of one or more studies.", exists=True)],
-    out: Annotated[Path, typer.Option(help="Folder for results and previews; must be new or an earlier one.")] = Path(
-        "analysis-output"
-    ),
+    paths: Annotated[
+        list[Path], typer.Argument(help="DICOM files or folders of one or more studies.", exists=True)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for results and previews; must be new or an earlier one.")
+    ] = Path("analysis-output"),
 ) -> None:
     """Read studies from files, without network, and write the results to a folder."""
     from integration.app import Node
@@ -190,7 +202,7 @@ def doctor(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def studies(config: ConfigOption = None, limit: int = 50, as_json: JsonOption = False) -> None:
+def studies(config: ConfigOption = None, limit: int = 50, *, as_json: JsonOption = False) -> None:
     """List the studies last received, and where each stands."""
     with _ledger(_settings(config)) as ledger:
         rows = ledger.study_overview(limit)
@@ -207,7 +219,9 @@ def studies(config: ConfigOption = None, limit: int = 50, as_json: JsonOption = 
             )  # fmt: skip
         out_console.print(table)
         for instance in ledger.quarantined(limit):
-            out_console.print(f"quarantined instance {instance.instance_id}: {instance.reason}", highlight=False)
+            out_console.print(
+                f"quarantined instance {instance.instance_id}: {instance.reason}", highlight=False
+            )
 
 
 @models_app.command("list")
@@ -239,7 +253,7 @@ def show_model(name: str, config: ConfigOption = None) -> None:
 @rules_app.command("check")
 def check_rules(file: Annotated[Path, typer.Argument(help="YAML file of rules.", exists=True)]) -> None:
     """Check a rule file; name what is wrong in it."""
-    from integration.app import read_rules
+    from integration.site import read_rules
 
     rules = read_rules(file)
     out_console.print(f"{len(rules.rules)} rules are valid")
@@ -249,7 +263,10 @@ def check_rules(file: Annotated[Path, typer.Argument(help="YAML file of rules.",
 def explain_rules(
     study: Annotated[str, typer.Argument(help="Study key, Study Instance UID, or run id.")],
     config: ConfigOption = None,
-    now: Annotated[bool, typer.Option("--now", help="What the present rules would decide, instead of what was decided.")] = False,
+    *,
+    now: Annotated[
+        bool, typer.Option("--now", help="What the present rules would decide, instead of what was decided.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say for every rule why it did or did not match a study."""
@@ -285,13 +302,16 @@ def requeue(
     import httpx
 
     settings = _settings(config)
-    headers = {"Authorization": f"Bearer {settings.http.token.get_secret_value()}"} if settings.http.token else {}
+    headers = (
+        {"Authorization": f"Bearer {settings.http.token.get_secret_value()}"} if settings.http.token else {}
+    )
     url = f"http://{settings.http.host}:{settings.http.port}/api/runs/{run_id}/requeue"
     try:
         response = httpx.post(url, headers=headers, timeout=30, trust_env=False)
     except httpx.HTTPError as exc:
         raise PrereadError(
-            f"The node does not answer on {settings.http.host}:{settings.http.port}: start it with `preread serve`."
+            f"The node does not answer on {settings.http.host}:{settings.http.port}: "
+            "start it with `preread serve`."
         ) from exc
     if response.is_error:
         raise PrereadError(str(response.json().get("detail", f"HTTP {response.status_code}")))
@@ -301,7 +321,10 @@ def requeue(
 @app.command()
 def prune(
     config: ConfigOption = None,
-    keep_days: Annotated[float | None, typer.Option(help="Days to keep; the setting retention.keep_days if absent.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Days to keep; the setting retention.keep_days if absent.")
+    ] = None,
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove finished studies that are older than the retention period, with their files."""
@@ -313,7 +336,9 @@ def prune(
     with _progress() as report:
         pruned = prune_studies(settings, keep_days=days, is_dry_run=dry_run, progress=report)
     verb = "would remove" if dry_run else "removed"
-    out_console.print(f"{verb} {pruned.studies} studies, {pruned.instances} instances, {pruned.megabytes:.0f} MB")
+    out_console.print(
+        f"{verb} {pruned.studies} studies, {pruned.instances} instances, {pruned.megabytes:.0f} MB"
+    )
 
 
 # -- what commands share ----------------------------------------------------------------------
@@ -364,8 +389,12 @@ def _ledger(settings: Settings) -> Iterator[Any]:
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a reporter (stage, done, total) that draws one bar per stage."""
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err_console) as bars:
         tasks: dict[str, Any] = {}
 
@@ -391,7 +420,9 @@ def _show_reports(reports: list[Any]) -> None:
     for item in reports:
         state = str(item.run.state)
         is_well = is_well and state == "done"
-        out_console.print(f"\n[bold]Run {item.run.run.run_id}[/]: {state} after {item.seconds:.1f} s", highlight=False)
+        out_console.print(
+            f"\n[bold]Run {item.run.run.run_id}[/]: {state} after {item.seconds:.1f} s", highlight=False
+        )
         if item.run.reason:
             out_console.print(item.run.reason, highlight=False)
         for analysis in item.analyses:
@@ -410,14 +441,23 @@ def _show_reports(reports: list[Any]) -> None:
 
 
 def _show_analysis(analysis: Any) -> None:
-    table = Table("finding", "side", "volume", "long axis", "perpendicular", "confidence", title=f"{analysis.model.title} {analysis.model.version}")
+    table = Table(
+        "finding",
+        "side",
+        "volume",
+        "long axis",
+        "perpendicular",
+        "confidence",
+        title=f"{analysis.model.title} {analysis.model.version}",
+    )
     for finding in analysis.findings:
         values = {m.quantity: f"{m.value:.1f} {m.unit}" for m in finding.measurements}
         table.add_row(
-            f"{finding.finding_id} {finding.concept}", str(finding.laterality or ""), values.get("volume", ""),
-            values.get("long_axis", ""), values.get("perpendicular_axis", ""),
+            f"{finding.finding_id} {finding.concept}",
+            str(finding.laterality or ""),
+            *(values.get(quantity, "") for quantity in ("volume", "long_axis", "perpendicular_axis")),
             f"{finding.confidence:.2f}" if finding.confidence is not None else "",
-        )  # fmt: skip
+        )
     out_console.print(table)
     for note in analysis.notes:
         out_console.print(f"note: {note}", highlight=False)
@@ -434,7 +474,9 @@ def _show_decision(decision: dict[str, Any]) -> None:
         out_console.print(f"{mark} {entry['model']}", highlight=False)
         for reason in entry["reasons"]:
             out_console.print(f"         {reason}", highlight=False)
-    out_console.print(f"destinations: {', '.join(decision['destinations']) or 'all that are configured'}", highlight=False)
+    out_console.print(
+        f"destinations: {', '.join(decision['destinations']) or 'all that are configured'}", highlight=False
+    )
 
 
 def _print_json(value: Any) -> None:

@@ -84,7 +84,10 @@ def send_to_node(node: Node, files: Sequence[Path], progress: Progress) -> None:
         If the node refused a file.
     """
     peer = DimsePeer(
-        host=node.settings.dicom.host, port=node.dicom_port, ae_title=node.settings.dicom.ae_title, calling_ae_title="DEMO"
+        host=node.settings.dicom.host,
+        port=node.dicom_port,
+        ae_title=node.settings.dicom.ae_title,
+        calling_ae_title="DEMO",
     )
     refused: list[Sent] = []
     done = 0
@@ -129,7 +132,11 @@ def wait_for_runs(node: Node, progress: Progress, timeout_s: float) -> list[RunR
         for models in tuple(node.progress.values()):
             for model, (done, total) in tuple(models.items()):
                 progress(model, done, total)
-        if studies and all(not study.is_collecting for study in studies) and all(run.state in _ENDED for run in runs):
+        if (
+            studies
+            and all(not study.is_collecting for study in studies)
+            and all(run.state in _ENDED for run in runs)
+        ):
             return runs
         unreadable = node.ledger.quarantined(1)
         if not studies and unreadable and not node.ledger.unindexed(1):
@@ -156,7 +163,8 @@ def report_run(node: Node, run: RunRow, out: Path, began: float) -> RunReport:
     if folder.exists("text.json"):
         sections = json.loads((folder.path / "text.json").read_bytes())["sections"]
         text = "\n".join(
-            f"{section['name'].capitalize()}: " + " ".join(s["text"] for s in section["sentences"]) for section in sections
+            f"{section['name'].capitalize()}: " + " ".join(s["text"] for s in section["sentences"])
+            for section in sections
         )
     results = tuple(sorted(path for path in (out / "results").rglob("*") if path.is_file()))
     return RunReport(
@@ -179,8 +187,9 @@ def clear_folder(folder: Path, marker: str = ".preread-demo") -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         if not (folder / marker).exists():
-            raise NothingToReadError(f"{folder} is not empty and no earlier demo made it: choose another --out.")
+            raise NothingToReadError(
+                f"{folder} is not empty and no earlier demo made it: choose another --out."
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / marker).touch()
-

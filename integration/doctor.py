@@ -12,11 +12,11 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from dicom_node.errors import PrereadError
 from dicom_node.ledger import Ledger
 from inference.packages import discover
-from integration.app import load_site_key, open_store, read_rules
 from integration.connections import HttpEndpoint, open_http_client, translate_http_errors
 from integration.destinations import CStoreSettings, DestinationSettings, FhirSettings, FolderSettings
 from integration.pacs import open_association
 from integration.settings import Settings
+from integration.site import load_site_key, open_store, read_rules
 
 _IMPLICIT_VR = "1.2.840.10008.1.2"
 _GIGABYTE = 1 << 30
@@ -56,7 +56,10 @@ def _try(subject: str, look: Callable[[], str]) -> Diagnosis:
 def _look_at_folder(settings: Settings) -> str:
     load_site_key(settings.data_dir)
     if not open_store(settings).has_room():
-        raise OSError("the disk is below the watermark: instances would be refused; free space or lower store.minimum_free_mb")
+        raise OSError(
+            "the disk is below the watermark, instances would be refused: "
+            "free space or lower store.minimum_free_mb"
+        )
     return f"{shutil.disk_usage(settings.data_dir).free / _GIGABYTE:.0f} GB free"
 
 
@@ -75,7 +78,11 @@ def _look_at_models(settings: Settings) -> Iterator[Diagnosis]:
     if not catalogue.packages and not catalogue.broken:
         yield Diagnosis(subject="models", is_well=False, detail="no model package found: set models_dir")
     for package in catalogue.packages:
-        yield Diagnosis(subject=f"model {package.card.name} {package.card.version}", is_well=True, detail=package.card.title)
+        yield Diagnosis(
+            subject=f"model {package.card.name} {package.card.version}",
+            is_well=True,
+            detail=package.card.title,
+        )
     for broken in catalogue.broken:
         yield Diagnosis(subject="model", is_well=False, detail=broken.reason)
 

@@ -26,11 +26,11 @@ _SOURCE = Path(__file__).resolve().parent.parent
 #: Fields that may appear in a log line. Everything else is dropped.
 ALLOWED_FIELDS = frozenset(
     {
-        "event", "level", "timestamp", "logger", "study_key", "run_id", "version", "model", "model_version",
-        "destination", "kind", "state", "reason", "attempt", "attempts", "retry_after_s", "duration_s", "bytes",
-        "count", "instances", "series", "objects", "findings", "host", "port", "ae_title", "status", "sop_class",
-        "transfer_syntax", "association", "executor_id", "queue", "step", "error", "error_origin", "path_digest",
-        "rule", "priority", "images_per_s", "device", "url", "config", "free_mb", "quarantined", "confirmed", "failed", "pending",
+        "ae_title", "association", "attempt", "bytes", "confirmed", "count", "destination", "device", "error",
+        "error_origin", "event", "executor_id", "failed", "findings", "host", "images_per_s", "instances",
+        "level", "logger", "model", "model_version", "objects", "pending", "port", "priority", "reason",
+        "retry_after_s", "run_id", "series", "sop_class", "state", "status", "step", "study_key", "timestamp",
+        "version",
     }
 )  # fmt: skip
 
@@ -97,6 +97,7 @@ def configure_logging(*, json: bool = False, level: int = logging.INFO) -> None:
         cache_logger_on_first_use=False,
     )
     adopt_library_loggers()
+    logging.captureWarnings(capture=True)  # pydicom's warnings quote the value that they warn of
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
 

@@ -8,12 +8,11 @@ writes is a function of what it reads. No step knows the engine; the order is
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -26,7 +25,7 @@ from pydicom.dataset import Dataset
 from dicom_node.clock import Clock, utc_now
 from dicom_node.errors import PermanentError
 from dicom_node.headers import read_header
-from dicom_node.ledger import DeliveryState, Ledger, OutputObject, RunRow, RunState
+from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
 from dicom_node.routing import RoutingDecision, RuleSet, route_study
 from dicom_node.storage import InstanceStore
 from dicom_node.study import Instance, Series, Study
@@ -38,18 +37,17 @@ from inference.segmentation import segment
 from inference.volume import read_volume
 from integration.delivery import DeliveryItem, Destination, deliver_run
 from integration.observability import Metrics
+from integration.result_files import BUNDLE_KIND, Manifest, ManifestEntry, ResultFiles
 from integration.run_folder import RunFolder
 from integration.settings import ReportSection
 from reporting.context import (
-    PredecessorObject,
     Reading,
     ReportContext,
-    ResultKind,
-    ResultObject,
     ResultProfile,
 )
 from reporting.draft import draft_report
-from reporting.encode import encode_results, write_part10
+from reporting.encode import encode_results
+from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import check_bundle, check_objects, require_valid
 from reporting.refine import LanguageModel, refine
@@ -239,48 +237,37 @@ class Pipeline:
             folder = self.folder(run_id)
             row = self._ledger.run(run_id)
             readings, text, sources = self._readings(folder), self._text(folder), self._sources(folder)
-            outputs: list[OutputObject] = []
-            models: dict[str, str] = {}
+            files = self._files(run_id)
+            entries: list[ManifestEntry] = []
+            without_bundle = ""
             for profile in self._wanted_profiles(folder):
                 context = self._context(row, profile)
                 results = encode_results(readings, sources, text, context)
-                for result in results:
-                    name = f"objects/{profile.key}/{result.kind}-{result.dataset.SOPInstanceUID}.dcm"
-                    content = write_part10(result.dataset)
-                    models[result.object_uid] = result.model_name
-                    folder.write_bytes(name, content)
-                    outputs.append(
-                        OutputObject(
-                            object_uid=str(result.dataset.SOPInstanceUID),
-                            kind=str(result.kind),
-                            path=str((folder.path / name).relative_to(self._data_dir)),
-                            sha256=hashlib.sha256(content).hexdigest(),
-                            sop_class_uid=str(result.dataset.SOPClassUID),
-                            series_uid=str(result.dataset.SeriesInstanceUID),
-                        )
+                entries += files.write_objects(profile, results)
+                if not self._is_bundle_wanted(folder):
+                    continue
+                try:
+                    bundle = build_bundle(
+                        [reading.analysis for reading in readings],
+                        text,
+                        sources=sources,
+                        objects=results,
+                        context=context,
+                        policy=self._fhir,
+                        previous=self._previous_analyses(row),
                     )
-                bundle = build_bundle(
-                    [reading.analysis for reading in readings],
-                    text,
-                    sources=sources,
-                    objects=results,
-                    context=context,
-                    policy=self._fhir,
-                    previous=self._previous_analyses(row),
-                )
-                folder.write_json(f"objects/{profile.key}/bundle.json", bundle)
-                outputs.append(self._bundle_output(folder, profile, run_id))
-            self._ledger.record_objects(run_id, tuple(outputs))
-            folder.write_json(
-                "manifest.json",
-                [{**asdict(output), "model_name": models.get(output.object_uid, "")} for output in outputs],
-            )
-            return {"objects": len(outputs)}
+                except UnencodableResultError as exc:
+                    without_bundle = str(exc)  # the images' results go out all the same; close_run tells
+                else:
+                    entries.append(files.write_bundle(profile, run_id, bundle))
+            manifest = Manifest(entries=tuple(entries), without_bundle=without_bundle)
+            self._ledger.record_objects(run_id, files.write_manifest(manifest))
+            return {"objects": len(entries)}
 
     def gate(self, run_id: str) -> Json:
         """Stop the run if any object on disk is not valid."""
         with self._timed("gate"):
-            folder = self.folder(run_id)
+            folder, files = self.folder(run_id), self._files(run_id)
             sources = self._sources(folder)
             masks = {
                 reading.analysis.model.name: reading.mask
@@ -289,9 +276,12 @@ class Pipeline:
             }
             study_key = self._ledger.run(run_id).run.study_key
             for profile in self._wanted_profiles(folder):
-                objects = self._objects_on_disk(folder, profile)
-                bundle = folder.read_json(f"objects/{profile.key}/bundle.json")
-                require_valid((*check_objects(objects, sources, masks), *check_bundle(bundle)), study_key=study_key)
+                bundle = files.read_bundle(profile)
+                violations = (
+                    *check_objects(files.read_objects(profile), sources, masks),
+                    *(check_bundle(bundle) if bundle is not None else ()),
+                )
+                require_valid(violations, study_key=study_key)
             return {"is_valid": True}
 
     # -- from objects to destinations ---------------------------------------------------------
@@ -309,7 +299,11 @@ class Pipeline:
         """Make one attempt to bring the run's objects to one destination."""
         with self._timed("deliver"):
             outcome = deliver_run(
-                self._destinations[destination], self._items(run_id, destination), self._ledger, self._clock, jitter=random.random
+                self._destinations[destination],
+                self._items(run_id, destination),
+                self._ledger,
+                self._clock,
+                jitter=random.random,
             )
         log.info(
             "delivery_attempted",
@@ -335,6 +329,9 @@ class Pipeline:
         deliveries = self._ledger.deliveries_of(run_id)
         if any(d.state in (DeliveryState.QUEUED, DeliveryState.SENT) for d in deliveries):
             return {"state": str(RunState.DELIVERING)}
+        without_bundle = self._missing_bundle(run_id)
+        if without_bundle:
+            return self.quarantine(run_id, f"The FHIR report could not be made: {without_bundle}")
         refused = [d for d in deliveries if d.state == DeliveryState.FAILED]
         if refused:
             where = ", ".join(sorted({d.destination for d in refused}))
@@ -425,13 +422,18 @@ class Pipeline:
             )
         return list(decision.destinations) or sorted(self._destinations)
 
+    def _is_bundle_wanted(self, folder: RunFolder) -> bool:
+        names = self._wanted_destinations(folder)
+        return any(BUNDLE_KIND in self._destinations[name].profile.kinds for name in names)
+
     def _wanted_profiles(self, folder: RunFolder) -> list[ResultProfile]:
         profiles = {self._profiles[name] for name in self._wanted_destinations(folder)}
         return sorted(profiles, key=lambda profile: profile.key)
 
     def _context(self, row: RunRow, profile: ResultProfile) -> ReportContext:
         run = row.run
-        predecessor = self._predecessor_objects(run.predecessor, profile) if run.predecessor else ()
+        earlier = self._files(run.predecessor) if run.predecessor else None
+        predecessor = earlier.as_predecessors(profile) if earlier and earlier.has_manifest() else ()
         return ReportContext(
             run_id=run.run_id,
             created_at=run.created_at.replace(microsecond=0),
@@ -442,68 +444,17 @@ class Pipeline:
             site_timezone=self._timezone,
         )
 
-    def _predecessor_objects(self, run_id: str, profile: ResultProfile) -> tuple[PredecessorObject, ...]:
-        folder = self.folder(run_id)
-        if not folder.exists("manifest.json"):
-            return ()
-        dicom = [
-            entry
-            for entry in folder.read_json("manifest.json")
-            if entry["sop_class_uid"] and Path(entry["path"]).parent.name == profile.key
-        ]
-        return tuple(
-            PredecessorObject(
-                kind=ResultKind(entry["kind"]),
-                model_name=str(
-                    pydicom.dcmread(
-                        self._data_dir / entry["path"], stop_before_pixels=True
-                    ).ManufacturerModelName
-                ),
-                sop_class_uid=entry["sop_class_uid"],
-                sop_instance_uid=entry["object_uid"],
-                series_instance_uid=entry["series_uid"],
-            )
-            for entry in dicom
-        )
-
-    def _bundle_output(self, folder: RunFolder, profile: ResultProfile, run_id: str) -> OutputObject:
-        path = folder.path / "objects" / profile.key / "bundle.json"
-        return OutputObject(
-            object_uid=f"{run_id}:{profile.key}:bundle",
-            kind="bundle",
-            path=str(path.relative_to(self._data_dir)),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            sop_class_uid="",
-            series_uid="",
-        )
+    def _files(self, run_id: str) -> ResultFiles:
+        return ResultFiles(self.folder(run_id), self._data_dir)
 
     def _items(self, run_id: str, destination: str) -> list[DeliveryItem]:
-        profile = self._profiles[destination].key
         study_key = self._ledger.run(run_id).run.study_key
-        return [
-            DeliveryItem(
-                object_uid=entry["object_uid"],
-                kind=entry["kind"],
-                path=self._data_dir / entry["path"],
-                sop_class_uid=entry["sop_class_uid"] or None,
-                run_id=run_id,
-                study_key=study_key,
-            )
-            for entry in self.folder(run_id).read_json("manifest.json")
-            if Path(entry["path"]).parent.name == profile
-        ]
+        return self._files(run_id).as_items(self._profiles[destination], run_id, study_key)
 
-    def _objects_on_disk(self, folder: RunFolder, profile: ResultProfile) -> list[ResultObject]:
-        """Return the results as they will be sent: read back from their files."""
-        return [
-            ResultObject(
-                kind=ResultKind(entry["kind"]),
-                model_name=entry["model_name"],
-                dataset=pydicom.dcmread(self._data_dir / entry["path"]),
-            )
-            for entry in folder.read_json("manifest.json")
-            if entry["sop_class_uid"] and Path(entry["path"]).parent.name == profile.key
-        ]
+    def _missing_bundle(self, run_id: str) -> str:
+        """Return why a run that made results has no FHIR Bundle; empty if it has, or made none."""
+        files = self._files(run_id)
+        return files.read_manifest().without_bundle if files.has_manifest() else ""
 
     def _previous_analyses(self, row: RunRow) -> list[Analysis]:
         """Return what the run before said, so that what is gone can be retracted."""

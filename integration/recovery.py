@@ -133,7 +133,9 @@ class Recovery:
     def _adopt_old_version(self) -> None:
         """Begin anew what an older PIPELINE_VERSION left: its workflows have other steps."""
         active = DBOS.list_workflows(status=sorted(_ACTIVE), load_input=False, load_output=False)
-        stale = [status.workflow_id for status in active if status.app_version not in (None, PIPELINE_VERSION)]
+        stale = [
+            status.workflow_id for status in active if status.app_version not in (None, PIPELINE_VERSION)
+        ]
         if not stale:
             return
         DBOS.cancel_workflows(stale)

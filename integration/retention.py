@@ -13,9 +13,9 @@ from datetime import timedelta
 
 from dicom_node.clock import utc_now
 from dicom_node.ledger import Ledger
-from integration.app import open_store
 from integration.recovery import forget_workflows
 from integration.settings import Settings
+from integration.site import open_store
 
 _MEGABYTE = 1 << 20
 

@@ -51,7 +51,13 @@ def send_files(peer: DimsePeer, files: Sequence[Path], report: Callable[[Sent], 
         with open_association(peer, contexts) as association:
             for file, context in group:
                 if not association.accepts(context):
-                    report(Sent(path=file, is_stored=False, detail="the peer refuses this SOP Class or transfer syntax"))
+                    report(
+                        Sent(
+                            path=file,
+                            is_stored=False,
+                            detail="the peer refuses this SOP Class or transfer syntax",
+                        )
+                    )
                     continue
                 row = classify(association.store(file), C_STORE_STATUSES)
                 report(Sent(path=file, is_stored=row.verdict is Verdict.ACCEPTED, detail=row.meaning))

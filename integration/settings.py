@@ -139,12 +139,13 @@ class ReportSection(_Section):
 
     fhir_subject: SubjectPolicy = Field(
         SubjectPolicy.LOGICAL,
-        description="How a FHIR report finds its patient: by identifier (logical), by look-up (conditional), or by "
-        "creating one (create; only for stores without a patient index).",
+        description="How a FHIR report finds its patient: by identifier (logical), by look-up (conditional), "
+        "or by creating one (create; only for stores without a patient index).",
     )
     fhir_write: WritePolicy = Field(
-        WritePolicy.CONDITIONAL,
-        description="How FHIR resources are written: conditional update, or ids given by this node (client_id).",
+        WritePolicy.CLIENT_ID,
+        description="How FHIR resources are written: under ids derived by this node (client_id), or by "
+        "conditional update (conditional) for servers that give their own ids.",
     )
     patient_identifier_system: str = Field(
         "urn:preread:patient-id", description="URI of the system that issues Patient ID (0010,0020)."

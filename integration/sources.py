@@ -50,5 +50,6 @@ class SourceSettings(ConnectionModel):
     )
     commitment: CommitmentTarget | None = Field(
         default=None,
-        description="host and port to which storage commitment reports for this source go; none: requests are refused",
+        description="host and port to which storage commitment reports for this source go; none: "
+        "requests are refused",
     )

@@ -137,7 +137,9 @@ class StowService:
 
 def _belongs_to(part10: bytes, study_uid: str) -> bool:
     try:
-        dataset = pydicom.dcmread(io.BytesIO(part10), stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        dataset = pydicom.dcmread(
+            io.BytesIO(part10), stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
+        )
     except Exception:  # noqa: BLE001 - pydicom raises anything on hostile bytes; the intake judges those
         return True
     return str(dataset.get("StudyInstanceUID", "")) == study_uid
@@ -151,7 +153,9 @@ def _answer(outcome: _Outcome) -> StowAnswer:
     if outcome.failed:
         body["00081198"] = {
             "vr": "SQ",
-            "Value": [{**_reference(meta), "00081197": {"vr": "US", "Value": [why]}} for meta, why in outcome.failed],
+            "Value": [
+                {**_reference(meta), "00081197": {"vr": "US", "Value": [why]}} for meta, why in outcome.failed
+            ],
         }
         log.warning("stow_instances_refused", count=len(outcome.failed))
     return StowAnswer(status=_status(outcome), body=body)

@@ -227,7 +227,7 @@ class Engine:
     def _read_study(self, run_id: str, attempt: int, model: str) -> Json:
         try:
             self._step("read", self._pipeline.read, run_id, model)
-        except Exception as exc:  # noqa: BLE001 - one model's failure must not take the others along
+        except Exception as exc:  # noqa: BLE001 - outermost loop: whatever fails is quarantined
             self._step(
                 "note_failed_reading", self._pipeline.note_failed_reading, run_id, model, _reason_of(exc)
             )

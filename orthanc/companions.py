@@ -5,6 +5,8 @@ by ``make serve-stack`` and by the tests. Everything listens on 127.0.0.1 alone;
 Orthanc, which cannot, runs behind ``orthanc/loopback.py``. Passwords are made
 at every start and live in the environment of the server they belong to.
 """
+
+
 # ruff: noqa: INP001 -- a folder of configuration is no package
 
 from __future__ import annotations

@@ -7,6 +7,8 @@
 OHIF is checked against the digest below before it is unpacked, the FHIR
 server's packages against ``fhir-server/package-lock.json``.
 """
+
+
 # ruff: noqa: INP001, S603, T201 -- a folder of configuration is no package; a script that prints
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ the inner one, which accepts there and connects inside; for the reached ports it
 is the other way round. When either ends, so do the other and the server. Needs
 root or unprivileged user namespaces, and util-linux.
 """
+
+
 # ruff: noqa: INP001, S603 -- a folder of configuration is no package; the command is the caller's
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Every server of the stack is started through ``Process``; none is waited for by
 sleeping on a guess. Output goes to a log file beside the server's data.
 """
+
+
 # ruff: noqa: INP001, S603 -- a folder of configuration is no package; the commands are our own
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ Everything listens on 127.0.0.1. Passwords are new at every start and printed
 once; data stay in ``var/stack``. The FHIR server forgets everything when it
 stops: it is there to look at, not to keep.
 """
+
+
 # ruff: noqa: INP001, T201 -- a folder of configuration is no package; a script that prints
 
 from __future__ import annotations

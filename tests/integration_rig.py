@@ -16,7 +16,14 @@ from dicom_node.phantom import brain_mr_study
 from integration.app import Node
 from integration.demo import send_to_node
 from integration.destinations import FolderSettings
-from integration.settings import CompletenessSection, DicomSection, EngineSection, HttpSection, Settings, StoreSection
+from integration.settings import (
+    CompletenessSection,
+    DicomSection,
+    EngineSection,
+    HttpSection,
+    Settings,
+    StoreSection,
+)
 
 RULES = f"""
 rules:

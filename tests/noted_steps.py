@@ -44,7 +44,9 @@ class NotedSteps:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self.count(name) < times:
-                assert self._changed.wait(max(0.0, deadline - time.monotonic())), f"{name} not called: {self.calls}"
+                assert self._changed.wait(max(0.0, deadline - time.monotonic())), (
+                    f"{name} not called: {self.calls}"
+                )
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s

@@ -63,6 +63,48 @@ class ValidatingRepository extends MemoryRepository {
 const repository = new ValidatingRepository();
 const router = new FhirRouter();
 
+/**
+ * Replaces the conditions of a transaction by what they come to now.
+ *
+ * The router refuses transactions of more than eight entries that hold conditional requests, since it
+ * cannot isolate them. Here one request is answered at a time, so nothing changes between this and the
+ * transaction: an update that matches nothing is a create, and a create that matches is a read.
+ */
+async function settleConditions(bundle) {
+  if (bundle.resourceType !== 'Bundle' || bundle.type !== 'transaction') return bundle;
+  let text = JSON.stringify(bundle);
+  const requests = [];
+  for (const { request, fullUrl } of bundle.entry ?? []) {
+    const settled = { ...request };
+    const condition =
+      request?.method === 'PUT' && request.url?.includes('?')
+        ? request.url
+        : request?.method === 'POST' && request.ifNoneExist && `${request.url}?${request.ifNoneExist}`;
+    if (condition) {
+      const type = condition.split('?')[0];
+      const matches = await repository.searchResources({ ...core.parseSearchRequest(condition), count: 2 });
+      if (matches.length > 1) throw new core.OperationOutcomeError(core.multipleMatches);
+      delete settled.ifNoneExist;
+      if (matches.length === 1) {
+        Object.assign(settled, {
+          method: request.method === 'PUT' ? 'PUT' : 'GET',
+          url: `${type}/${matches[0].id}`,
+        });
+        if (request.method === 'POST' && fullUrl) text = text.replaceAll(`"${fullUrl}"`, `"${settled.url}"`);
+      } else {
+        Object.assign(settled, { method: 'POST', url: type });
+      }
+    }
+    requests.push(settled);
+  }
+  const settledBundle = JSON.parse(text);
+  settledBundle.entry?.forEach((entry, index) => {
+    entry.request = requests[index];
+    if (entry.request?.method === 'PUT') entry.resource.id = entry.request.url.split('/')[1];
+  });
+  return settledBundle;
+}
+
 async function readBody(request) {
   const pieces = [];
   let size = 0;
@@ -95,7 +137,7 @@ async function answer(request) {
       method: request.method,
       url: path + url.search,
       pathname: '',
-      body: await readBody(request),
+      body: await settleConditions(await readBody(request)),
       params: {},
       query: readQuery(url),
       headers: request.headers,

@@ -427,6 +427,7 @@ def test_eight_senders_at_once(node: StorageScp, store: InstanceStore, sqlite_le
     assert len(_stored_data_sets(store, sqlite_ledger)) == 80
 
 
+@pytest.mark.slow
 def test_receiver_processes_share_a_port(
     store: InstanceStore, sqlite_ledger: Ledger, ended: list[str]
 ) -> None:

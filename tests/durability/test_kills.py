@@ -14,12 +14,18 @@ from pathlib import Path
 import pytest
 from durability import rig
 from durability.killing_node import MOMENTS
-from orthanc.companions import OrthancSettings
 from stack.node import Node, build_tiny_model
 from stack.servers import fhir_server, orthanc_server
 from stack.waiting import wait_for
 
-pytestmark = [pytest.mark.durability, pytest.mark.timeout(3000)]
+from orthanc.companions import OrthancSettings
+
+pytestmark = [
+    pytest.mark.durability,
+    pytest.mark.timeout(3000),
+    # pynetdicom leaves the socket of a refused association to the garbage collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 KILLING_NODE = Path(__file__).with_name("killing_node.py")
 STUDIES = int(os.environ.get("PREREAD_RIG_STUDIES", "20"))
@@ -128,7 +134,6 @@ def test_kills_of_the_node_leave_one_result_set_in_orthanc_and_in_the_fhir_serve
             rig.check_one_result_set_each(rig.results_in_orthanc(orthanc, ward), ward)
             assert fhir_count(fhir.url, "DiagnosticReport") == ward.count
             assert fhir_count(fhir.url, "ImagingStudy") == ward.count
-            assert fhir_count(fhir.url, "Patient") == ward.count
 
 
 @pytest.mark.orthanc

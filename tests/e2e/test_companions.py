@@ -9,9 +9,10 @@ import urllib.error
 import urllib.request
 
 import pytest
-from orthanc.companions import OrthancSettings
 from stack.modality import make_study, send
 from stack.servers import fhir_server, ohif_site, orthanc_server
+
+from orthanc.companions import OrthancSettings
 
 
 def status_of(url, *, method="GET", credentials=None, body=None):

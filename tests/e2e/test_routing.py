@@ -8,11 +8,12 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from orthanc.companions import OrthancSettings
-from orthanc.process import free_port
 from stack.modality import make_study, receiver, send, uid_of
 from stack.servers import orthanc_server
 from stack.waiting import wait_for
+
+from orthanc.companions import OrthancSettings
+from orthanc.process import free_port
 
 pytestmark = pytest.mark.orthanc
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +22,7 @@ def read_in_pieces(body: bytes, cuts: list[int], *, maximum: int = 10_000) -> tu
     reader = MultipartReader(BOUNDARY, maximum_part_bytes=maximum)
     positions = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
     parts = [
-        part.content
-        for start, end in zip(positions, positions[1:], strict=False)
-        for part in reader.feed(body[start:end])
+        part.content for start, end in itertools.pairwise(positions) for part in reader.feed(body[start:end])
     ]
     return parts, reader.is_finished
 
@@ -31,7 +31,9 @@ def read_in_pieces(body: bytes, cuts: list[int], *, maximum: int = 10_000) -> tu
     contents=st.lists(st.binary(max_size=200).filter(lambda b: b"\r\n--" not in b), max_size=5),
     cuts=st.lists(st.integers(min_value=0, max_value=2000), max_size=12),
 )
-def test_parts_come_out_as_they_went_in_however_the_body_is_cut(contents: list[bytes], cuts: list[int]) -> None:
+def test_parts_come_out_as_they_went_in_however_the_body_is_cut(
+    contents: list[bytes], cuts: list[int]
+) -> None:
     parts, is_finished = read_in_pieces(encode(contents), cuts)
     assert parts == contents
     assert is_finished
@@ -67,14 +69,21 @@ def test_a_part_without_headers_is_refused() -> None:
     [
         ('multipart/related; type="application/dicom"; boundary=abc', ("application/dicom", b"abc")),
         ("multipart/related; boundary=abc", ("application/dicom", b"abc")),
-        ('multipart/related; type="application/dicom+json"; boundary="a b"', ("application/dicom+json", b"a b")),
+        (
+            'multipart/related; type="application/dicom+json"; boundary="a b"',
+            ("application/dicom+json", b"a b"),
+        ),
     ],
 )
-def test_the_content_type_names_part_type_and_boundary(content_type: str, expected: tuple[str, bytes]) -> None:
+def test_the_content_type_names_part_type_and_boundary(
+    content_type: str, expected: tuple[str, bytes]
+) -> None:
     assert boundary_of(content_type) == expected
 
 
-@pytest.mark.parametrize("content_type", ["", "application/dicom", "multipart/form-data; boundary=x", "multipart/related"])
+@pytest.mark.parametrize(
+    "content_type", ["", "application/dicom", "multipart/form-data; boundary=x", "multipart/related"]
+)
 def test_other_content_types_are_refused(content_type: str) -> None:
     with pytest.raises(MultipartError, match="multipart/related"):
         boundary_of(content_type)

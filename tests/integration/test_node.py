@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pydicom
 import pytest
+from integration_rig import embedded_settings, ended_runs, send_study, small_study, wait_until
 from random_model_package import NAME
 
 from dicom_node.ledger import DeliveryState, RunState
 from integration.app import Node
 from integration.destinations import FolderSettings, StowSettings
 from integration.settings import HttpSection
-from integration_rig import embedded_settings, ended_runs, send_study, small_study, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # DBOS's and uvicorn's own threads warn at shutdown
 
@@ -55,7 +55,9 @@ def test_the_segmentation_lies_in_the_study_and_names_its_algorithm(node: Node, 
     assert segmentation.StudyInstanceUID == study[0].StudyInstanceUID
     assert segmentation.PatientID == study[0].PatientID
     assert segmentation.Manufacturer == "Preread"
-    assert NAME in segmentation.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+    assert (
+        NAME in segmentation.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+    )
 
 
 def test_sending_the_study_again_changes_nothing(node: Node, tmp_path: Path) -> None:
@@ -209,7 +211,9 @@ def test_requeue_reads_a_quarantined_study_again(tmp_path: Path) -> None:
         wait_until(lambda: node.ledger.run(row.run.run_id).state is RunState.DONE)
 
 
-def test_no_patient_data_in_logs_and_engine(node: Node, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_patient_data_in_logs_and_engine(
+    node: Node, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     study = small_study()
     for dataset in study:
         dataset.PatientName, dataset.PatientID = "SECRET^PERSON", "SECRET-4711"
@@ -226,6 +230,8 @@ def test_the_bundle_is_preliminary_and_marked(node: Node, tmp_path: Path) -> Non
     send_study(node, small_study(), tmp_path / "study")
     wait_until(lambda: len(ended_runs(node)) == 1)
     bundle = json.loads(results_of(tmp_path)["bundle"][0].read_text())
-    report = next(e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DiagnosticReport")
+    report = next(
+        e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DiagnosticReport"
+    )
     assert report["status"] == "preliminary"
     assert "AIAST" in json.dumps(report["meta"])

@@ -47,10 +47,14 @@ def ledger(tmp_path: Path, clock: TestClock) -> Iterator[Ledger]:
     opened.migrate()
     opened.begin_run(
         Run(
-            run_id=RUN_ID, study_key=StudyKey("key"), version=1, instance_digest=Digest("digest"), predecessor=None,
+            run_id=RUN_ID,
+            study_key=StudyKey("key"),
+            version=1,
+            instance_digest=Digest("digest"),
+            predecessor=None,
             created_at=clock(),
         )
-    )  # fmt: skip
+    )
     yield opened
     opened.close()
 
@@ -70,11 +74,15 @@ def start_engine(steps: NotedSteps, folder: Path, executor_id: str) -> Engine:
     return engine
 
 
-def recovery_of(engine: Engine, ledger: Ledger, steps: NotedSteps, clock: TestClock, executor_id: str) -> Recovery:
+def recovery_of(
+    engine: Engine, ledger: Ledger, steps: NotedSteps, clock: TestClock, executor_id: str
+) -> Recovery:
     return Recovery(
         engine=engine,
         ledger=ledger,
-        settings=RecoverySettings(executor_id=executor_id, lease_s=10, reconcile_every_s=60, maximum_crashes=2),
+        settings=RecoverySettings(
+            executor_id=executor_id, lease_s=10, reconcile_every_s=60, maximum_crashes=2
+        ),
         quarantine=steps.quarantine,
         clock=clock,
     )

@@ -33,7 +33,9 @@ def names_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
 @pytest.mark.parametrize(("name", "description"), list(names_of(Settings)))
 def test_every_setting_is_described_and_documented(name: str, description: str | None) -> None:
     assert description, f"{name} has no description"
-    assert re.search(rf"^\| `{re.escape(name)}` \|", DOCUMENTATION.read_text(), re.MULTILINE), f"{name} is not in docs/settings.md"
+    assert re.search(rf"^\| `{re.escape(name)}` \|", DOCUMENTATION.read_text(), re.MULTILINE), (
+        f"{name} is not in docs/settings.md"
+    )
 
 
 def test_the_defaults_need_nothing() -> None:
@@ -70,7 +72,7 @@ def test_an_open_http_port_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(SettingsError, match="nowhere.yaml"):
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
         load_settings(Path("nowhere.yaml"))
 
 
@@ -80,6 +82,9 @@ def test_destination_names_are_unique(tmp_path: Path) -> None:
         load_settings(destinations=[twice, twice])
 
 
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("pacs", False)])
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("pacs", False)],
+)
 def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

@@ -142,10 +142,10 @@ def build_tiny_model(models_dir: Path) -> Path:
     """
     import torch
     from safetensors.torch import save_file
+    from stack.modality import make_study
 
     from inference.networks.attention_res_unet import AttentionResUNet
     from inference.preparation import MATRIX, prepare_slices
-    from stack.modality import make_study
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine two threads wait for each other

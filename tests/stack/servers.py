@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from orthanc import companions, install, loopback
 from orthanc.companions import FhirServer, OrthancServer, OrthancSettings
 
