@@ -260,8 +260,8 @@ def _decode(dataset: Dataset) -> npt.NDArray[np.number]:
 
 def _undecodable(dataset: Dataset) -> UnstackableSeriesError:
     return UnstackableSeriesError(
-        "The pixel data of an image are missing, truncated or in a transfer syntax without a decoder: send the "
-        "series again, uncompressed if it persists.",
+        "The pixel data of an image are missing, truncated or in a transfer syntax without a decoder: "
+        "send the series again, uncompressed if it persists.",
         cause=Cause.PIXELS,
         sop_class=str(dataset.get("SOPClassUID", "")) or None,
     )

@@ -198,7 +198,15 @@ def run_ohif(orthanc: OrthancServer, folder: Path, *, port: int = 0) -> Iterator
     configuration = folder / "nginx.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(fill_in((CONFIGURATION / "nginx.conf").read_text(), values))
-    command = [_find_program("nginx"), "-c", str(configuration), "-p", str(folder), "-e", str(folder / "error.log")]
+    command = [
+        _find_program("nginx"),
+        "-c",
+        str(configuration),
+        "-p",
+        str(folder),
+        "-e",
+        str(folder / "error.log"),
+    ]
     process = Process("nginx", command, log_file=folder / "nginx.log")
     process.start(lambda: accepts_connections(port))
     try:

@@ -31,7 +31,9 @@ from orthanc import loopback
 from orthanc.companions import CONFIGURATION, FHIR_SERVER, OHIF_DIST, STACK
 
 OHIF_PACKAGE = "@ohif/app@3.13.2"
-OHIF_INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
+OHIF_INTEGRITY = (
+    "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
+)
 
 DEBIAN_PACKAGES = ("orthanc", "orthanc-dicomweb", "nginx-light", "iproute2", "util-linux")
 _APT = ("apt-get", "install", "-y", "--no-install-recommends")
@@ -76,7 +78,11 @@ PARTS = (
         is_there=loopback.can_isolate,
         remedy="run as root, or allow unprivileged user namespaces",
     ),
-    Part(name="Node 20.19 or newer", is_there=lambda: _has("node") and _has("npm"), remedy="install Node.js 20 LTS"),
+    Part(
+        name="Node 20.19 or newer",
+        is_there=lambda: _has("node") and _has("npm"),
+        remedy="install Node.js 20 LTS",
+    ),
     Part(
         name=f"OHIF ({OHIF_PACKAGE})",
         is_there=(OHIF_DIST / "index.html").is_file,
@@ -143,7 +149,9 @@ def print_missing(missing: tuple[Part, ...]) -> None:
 def main() -> int:
     """Report, and install what was asked for; 0 if nothing is missing in the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fetch", action="store_true", help="fetch OHIF and the FHIR server's packages with npm")
+    parser.add_argument(
+        "--fetch", action="store_true", help="fetch OHIF and the FHIR server's packages with npm"
+    )
     parser.add_argument("--system", action="store_true", help="install the Debian packages with apt-get")
     given = parser.parse_args()
     try:

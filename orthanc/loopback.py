@@ -29,6 +29,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+_THIS_FILE = os.path.realpath(__file__)
 _PIECE_BYTES = 256 * 1024
 _MOST_PORTS = 64
 _UNSHARE = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--net")
@@ -55,7 +56,7 @@ def wrap(command: Sequence[str], *, publish: Sequence[int], reach: Sequence[int]
         Ports of 127.0.0.1 of this machine that the program shall have.
     """
     flags = [f"--publish={port}" for port in publish] + [f"--reach={port}" for port in reach]
-    return [sys.executable, os.path.realpath(__file__), *flags, "--", *command]
+    return [sys.executable, _THIS_FILE, *flags, "--", *command]
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,13 +114,13 @@ async def _run_outer(publish: Sequence[int], reach: Sequence[int], command: Sequ
     reached = [f"--reach={port}" for port in reach]
     fds = [f"--lent={fd}" for fd in lent]
     inner = await asyncio.create_subprocess_exec(
-        *_UNSHARE, sys.executable, os.path.realpath(__file__), *reached, *fds, "--", *command, pass_fds=lent
+        *_UNSHARE, sys.executable, _THIS_FILE, *reached, *fds, "--", *command, pass_fds=lent
     )
     far_control.close()
     for listener in published:
         listener.close()
     _, received, _, _ = socket.recv_fds(control, 1, _MOST_PORTS)
-    control.setblocking(False)
+    control.setblocking(False)  # noqa: FBT003 -- the socket's own signature
     borrowed = [socket.socket(fileno=fd) for fd in received]
     await _serve(borrowed, asyncio.create_task(inner.wait()))
     control.close()
@@ -133,7 +134,7 @@ async def _run_inner(lent: Sequence[int], reach: Sequence[int], command: Sequenc
     socket.send_fds(control, [b"."], [listener.fileno() for listener in reached])
     for listener in reached:
         listener.close()
-    control.setblocking(False)
+    control.setblocking(False)  # noqa: FBT003 -- the socket's own signature
     server = await asyncio.create_subprocess_exec(*command)
     await _serve(published, asyncio.create_task(server.wait()), asyncio.create_task(_wait_for_end(control)))
     if server.returncode is None:
@@ -144,7 +145,9 @@ async def _run_inner(lent: Sequence[int], reach: Sequence[int], command: Sequenc
 def main() -> int:
     """Run one of the two processes; which one, the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--publish", type=int, action="append", default=[], help="port to show on the outside")
+    parser.add_argument(
+        "--publish", type=int, action="append", default=[], help="port to show on the outside"
+    )
     parser.add_argument("--reach", type=int, action="append", default=[], help="outside port to show inside")
     parser.add_argument("--lent", type=int, action="append", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs="+", help="program and arguments")

@@ -41,7 +41,12 @@ class Process:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], *, log_file: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log_file: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.command = tuple(command)

@@ -51,7 +51,9 @@ class Ports:
     node_dicom: int
 
 
-USUAL_PORTS = Ports(ohif=3000, orthanc_http=8042, orthanc_dicom=4242, fhir=8080, node_http=8000, node_dicom=11112)
+USUAL_PORTS = Ports(
+    ohif=3000, orthanc_http=8042, orthanc_dicom=4242, fhir=8080, node_http=8000, node_dicom=11112
+)
 
 
 def choose_ports() -> Ports:
@@ -60,7 +62,9 @@ def choose_ports() -> Ports:
     return Ports(**{name: free_port() if accepts_connections(port) else port for name, port in usual.items()})
 
 
-def node_settings(folder: Path, ports: Ports, orthanc: OrthancServer, fhir_url: str, token: str) -> dict[str, object]:
+def node_settings(
+    folder: Path, ports: Ports, orthanc: OrthancServer, fhir_url: str, token: str
+) -> dict[str, object]:
     """Return the node's settings: receive from Orthanc, deliver to Orthanc and to the FHIR server."""
     auth = {"type": "basic", "user": orthanc.user, "password": orthanc.password}
     return {
@@ -137,30 +141,31 @@ def serve(folder: Path, asked_to_stop: threading.Event) -> None:
         with _progress("Orthanc"):
             orthanc = stack.enter_context(run_orthanc(settings))
         with _progress("OHIF"):
-            ohif_url = stack.enter_context(run_ohif(orthanc, folder / "ohif", port=ports.ohif))
+            stack.enter_context(run_ohif(orthanc, folder / "ohif", port=ports.ohif))
         with _progress("FHIR server"):
             stack.callback(fhir.stop)
             fhir.start()
         with _progress("Preread"):
             config = node_settings(folder, ports, orthanc, fhir.url, token)
             node = stack.enter_context(run_node(folder, config, f"{node_url}/readyz"))
-        _print_places(ports, orthanc, ohif_url, fhir.url, node_url, token)
+        _print_places(ports, orthanc, token=token)
         _watch(orthanc, fhir, node, asked_to_stop)
         print("\nStopping.", flush=True)
 
 
-def _print_places(
-    ports: Ports, orthanc: OrthancServer, ohif_url: str, fhir_url: str, node_url: str, token: str
-) -> None:
+def _print_places(ports: Ports, orthanc: OrthancServer, *, token: str) -> None:
+    scanner = orthanc.settings.scanner_ae_title
+    address = f"127.0.0.1 {ports.orthanc_dicom}"
+    command = f"storescu -aet {scanner} -aec {orthanc.ae_title} +sd +r {address} <folder>"
     print(f"""
-  OHIF         {ohif_url}
+  OHIF         http://127.0.0.1:{ports.ohif}
   Orthanc      {orthanc.url}    user {orthanc.user}, password {orthanc.password}
-  Preread      {node_url}/docs    bearer token {token}
-  FHIR server  {fhir_url}
+  Preread      http://127.0.0.1:{ports.node_http}/docs    bearer token {token}
+  FHIR server  http://127.0.0.1:{ports.fhir}/fhir/R4
 
-  Send a study to Orthanc as AE title {orthanc.settings.scanner_ae_title}; it is read by itself:
-      storescu -aet {orthanc.settings.scanner_ae_title} -aec {orthanc.ae_title} +sd +r 127.0.0.1 {ports.orthanc_dicom} <folder>
-""")  # noqa: E501 -- a command line to copy
+  Send a study to Orthanc as AE title {scanner}; it is read by itself:
+      {command}
+""")
 
 
 def _watch(orthanc: OrthancServer, fhir: FhirServer, node: Process, asked_to_stop: threading.Event) -> None:
@@ -177,7 +182,8 @@ def _watch(orthanc: OrthancServer, fhir: FhirServer, node: Process, asked_to_sto
         with contextlib.suppress(OSError):
             statistics = orthanc.get("/statistics")
             if isinstance(statistics, dict):
-                line = f"  {statistics['CountStudies']} studies, {statistics['CountInstances']} images and results"
+                studies, instances = statistics["CountStudies"], statistics["CountInstances"]
+                line = f"  {studies} studies, {instances} images and results"
                 if line != last:
                     print(f"{time.strftime('%H:%M:%S')}{line}", flush=True)
                 last = line
@@ -186,7 +192,9 @@ def _watch(orthanc: OrthancServer, fhir: FhirServer, node: Process, asked_to_sto
 def main() -> int:
     """Check what is missing, then serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="data and logs (default: var/stack)")
+    parser.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, help="data and logs (default: var/stack)"
+    )
     parser.add_argument("--fetch", action="store_true", help="first fetch OHIF and the FHIR server with npm")
     given = parser.parse_args()
     asked_to_stop = threading.Event()

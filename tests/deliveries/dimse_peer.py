@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -92,9 +92,12 @@ def dimse_peer(peer: DimsePeer, *, tls: ssl.SSLContext | None = None) -> Iterato
     entity._servers.append(server)  # as start_server does, which offers no shorter poll interval
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
+    unrestricted = _config.UNRESTRICTED_STORAGE_SERVICE  # our own receiver switches it on for the process
+    _config.UNRESTRICTED_STORAGE_SERVICE = False
     try:
         yield server.socket.getsockname()[1]
     finally:
+        _config.UNRESTRICTED_STORAGE_SERVICE = unrestricted
         peer.released.set()
         server.shutdown()
         thread.join()

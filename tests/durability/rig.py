@@ -41,7 +41,7 @@ class Ward:
         return [make_study(number, slices=1)[0].StudyInstanceUID for number in range(1, self.count + 1)]
 
     def begin(self, node: Node) -> None:
-        """Send everything in a thread; each image until it is acknowledged, each study until it is announced."""
+        """Send in a thread: each image until it is acknowledged, each study until it is announced."""
         self._thread = threading.Thread(target=self._send_all, args=(node,), daemon=True)
         self._thread.start()
 
@@ -175,7 +175,9 @@ def check_one_result_set_each(found: Mapping[str, list[str]], ward: Ward) -> Cou
 
     ``found`` maps Study Instance UID to one word per result object: its modality or resource type.
     """
-    assert set(found) == set(ward.study_uids()), "results of some studies are missing, or of unknown ones there"
+    assert set(found) == set(ward.study_uids()), (
+        "results of some studies are missing, or of unknown ones there"
+    )
     sets = {uid: Counter(words) for uid, words in found.items()}
     pattern = next(iter(sets.values()))
     assert pattern, "there are no results at all"

@@ -120,7 +120,11 @@ def patient_entry(value, **changes):
 @pytest.mark.fhir_server
 def test_the_fhir_server_keeps_transactions_whole_and_conditional(tmp_path):
     with fhir_server(tmp_path) as server:
-        good = {"resourceType": "Bundle", "type": "transaction", "entry": [patient_entry(1), patient_entry(2)]}
+        good = {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [patient_entry(1), patient_entry(2)],
+        }
         bad = {
             "resourceType": "Bundle",
             "type": "transaction",

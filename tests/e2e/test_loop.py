@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 import urllib.request
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from stack.browser import browser_page, count_coloured
 from stack.modality import make_study, send
-from stack.node import MODEL_NAME, Node, build_tiny_model
+from stack.node import Node, build_tiny_model
 from stack.servers import fhir_server, ohif_site, orthanc_server
 from stack.viewer import Viewer
 from stack.waiting import wait_for
@@ -25,7 +26,6 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.fhir_server, pytest.mark.timeout(
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURES = REPOSITORY / "build" / "ohif"
-SHIPPED_MODEL = REPOSITORY / "models" / MODEL_NAME / "1.0.0" / "model.yaml"
 SLICES = 12
 
 
@@ -62,25 +62,19 @@ class Department:
         wait_for(lambda: self.results(study_uid), what="the results in the archive", timeout_s=120)
         (row,) = self.node.get("/studies")
         runs = wait_for(
-            lambda: [run for run in self.node.get(f"/studies/{row['study_key']}/runs") if state_of(run) == "done"],
+            lambda: [
+                run for run in self.node.get(f"/studies/{row['study_key']}/runs") if run["state"] == "done"
+            ],
             what="the run to be done",
             timeout_s=120,
         )
         assert len(runs) == 1, "one study, one run"
-        return run_id_of(runs[0])
+        return runs[0]["run"]["run_id"]
 
 
 def value(instance: dict, tag: str):
     values = instance.get(tag, {}).get("Value", [None])
     return values[0]
-
-
-def state_of(run: dict) -> str:
-    return run.get("state") or run["run"]["state"]
-
-
-def run_id_of(run: dict) -> str:
-    return run.get("run_id") or run["run"]["run_id"]
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +148,15 @@ def test_results_in_the_archive_are_not_read_again_and_a_requeue_duplicates_noth
     study_uid = study[0].StudyInstanceUID
     run_id = department.read(study)
     archive = sorted(value(result, "00080018") for result in department.results(study_uid))
-    before = {kind: len(department.search(kind)) for kind in ("DiagnosticReport", "Observation", "ImagingStudy", "Device", "Provenance")}
+    before = {
+        kind: len(department.search(kind))
+        for kind in ("DiagnosticReport", "Observation", "ImagingStudy", "Device", "Provenance")
+    }
 
     (archived,) = department.orthanc.get("/studies")
     wait_for(
-        lambda: department.orthanc.get(f"/studies/{archived}")["IsStable"], what="the study with its results to settle"
+        lambda: department.orthanc.get(f"/studies/{archived}")["IsStable"],
+        what="the study with its results to settle",
     )
     done_before = department.node.log_file.read_text().count('"run_done"')
     assert department.node.post(f"/runs/{run_id}/requeue") == 202
@@ -187,27 +185,32 @@ def test_the_radiologist_sees_the_lesion_outlined_and_measured(department, tmp_p
 def look_at_results(viewer: Viewer, study_uid: str) -> None:
     viewer.open(study_uid)
     viewer.photograph("1-images")
-
     plain = count_coloured(viewer.look())
+
     viewer.load("AI segmentation")
-    wait_for(lambda: viewer.is_hydrated("Segmentation"), what="the segmentation to be loaded")
     viewer.open_panel("panelSegmentation")
-    viewer.shows("Neoplasm")
+    viewer.shows("FLAIR abnormality 1")
     viewer.photograph("2-segmentation")
 
     viewer.load("AI diameters")
     viewer.open_panel("trackedMeasurements")
-    wait_for(lambda: viewer.measurements(), what="a measurement in the panel")
-    coloured = wait_for(
-        lambda: max(count_coloured(viewer.look()) - plain - 200, 0), what="the segment's colour on the lesion's slice"
-    )
+    measurement = wait_for(viewer.measurements, what="a measurement in the panel")
+    assert "Neoplasm" in measurement
+    assert re.search(r"L: \d+\.\d mm", measurement), measurement
+    assert re.search(r"W: \d+\.\d mm", measurement), measurement
+
+    lesion = wait_for(lambda: count_red(viewer.look()), what="the segment's colour on the lesion's slice")
+    picture = viewer.look()
+    rows, columns = picture.shape[:2]
+    assert 0.005 < lesion / (rows * columns) < 0.3, "the outlined region has not the lesion's size"
+    assert count_coloured(picture) > plain, "nothing was drawn"
     viewer.photograph("3-measurement")
 
-    assert any("mm" in text for text in viewer.measurements()), viewer.measurements()
-    assert coloured < viewer.look().shape[0] * viewer.look().shape[1] / 2, "the overlay covers half of the image"
-    assert np.unique(viewer.look().reshape(-1, 3), axis=0).shape[0] > 50, "a black viewport"
-
-    viewer.load("AI draft report", hydrate=False)
-    viewer.photograph("4-report")
     assert viewer.foreign_requests == []
     assert viewer.failures == []
+
+
+def count_red(picture: np.ndarray) -> int:
+    """Return how many pixels have the colour of the first segment, red, over something grey."""
+    red, green, blue = (picture[..., channel].astype(np.int16) for channel in range(3))
+    return int(((red - green > 50) & (red - blue > 50)).sum())

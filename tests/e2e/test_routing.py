@@ -83,7 +83,9 @@ def test_every_stable_study_reaches_the_node_which_is_told_how_many_images_there
         assert set(node.taken) == uids(study)
         assert len(node.taken) == len(study), "an image was sent twice"
         wait_for(lambda: notes, what="the notice to the node")
-        assert notes == [(f"/studies/{study[0].StudyInstanceUID}/stable", {"instances": 16}, "Bearer a-token")]
+        assert notes == [
+            (f"/studies/{study[0].StudyInstanceUID}/stable", {"instances": 16}, "Bearer a-token")
+        ]
 
 
 def test_late_images_are_routed_again_and_results_never(tmp_path):
@@ -120,7 +122,8 @@ def test_a_node_that_is_down_gets_its_studies_when_it_is_back(tmp_path):
         send(study, orthanc.dicom_port)
         wait_for(lambda: "PrereadPending" in metadata(orthanc), what="the router to try")
         wait_for(
-            lambda: any(job["State"] == "Failure" for job in orthanc.get("/jobs?expand")), what="the first failure"
+            lambda: any(job["State"] == "Failure" for job in orthanc.get("/jobs?expand")),
+            what="the first failure",
         )
         with receiver(port=port) as node:
             wait_for(lambda: is_settled(orthanc), what="the study to be sent after all")
@@ -146,7 +149,9 @@ def test_one_refused_image_does_not_hold_up_the_others_for_ever(tmp_path):
         node.refused.add(uid_of("instance", 7, 1, "AX FLAIR", 1))
         node.refused.add(uid_of("instance", 7, 1, "AX FLAIR", 2))
         send(study, orthanc.dicom_port)
-        wait_for(lambda: metadata(orthanc).get("PrereadPending", "").startswith("1"), what="the first refusal")
+        wait_for(
+            lambda: metadata(orthanc).get("PrereadPending", "").startswith("1"), what="the first refusal"
+        )
         node.refused.discard(uid_of("instance", 7, 1, "AX FLAIR", 2))
         wait_for(lambda: metadata(orthanc) and node.taken, what="the image that is not refused", timeout_s=90)
 

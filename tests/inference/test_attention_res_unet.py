@@ -15,12 +15,15 @@ from inference.training.evaluation import (
     DecisionRule,
     channels_last,
     choose_rule,
+    evaluate,
     predict_probabilities,
     read_package,
     write_weights,
 )
+from inference.training.lgg import read_cases, read_institutions, split_patients
 
 PACKAGE = Path(__file__).parents[2] / "models" / "brain-tumour-lgg" / "1.0.0"
+DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg"
 
 
 def small(dropout: float = 0.0) -> AttentionResUNet:
@@ -154,8 +157,39 @@ def test_the_rule_with_the_best_dice_is_chosen() -> None:
     assert 0.1 < best.threshold <= 0.6
 
 
-@pytest.mark.skipif(not (PACKAGE / "model.yaml").exists(), reason="the model package is not in this checkout")
-def test_the_shipped_package_finds_a_bright_lesion_only_where_it_is() -> None:
+needs_package = pytest.mark.skipif(
+    not (PACKAGE / "model.yaml").exists(), reason="the model package is not in this checkout"
+)
+
+
+@needs_package
+def test_the_shipped_package_marks_nothing_in_air() -> None:
     packaged = read_package(PACKAGE)
     probabilities = predict_probabilities(packaged.network, np.full((1, 3, 256, 256), -2.0, dtype=np.float32))
     assert not packaged.rule.decide(probabilities).any()
+
+
+@needs_package
+def test_the_shipped_weights_are_small_enough_for_a_repository() -> None:
+    assert (PACKAGE / "model.safetensors").stat().st_size < 20e6
+
+
+@needs_package
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.exists(), reason="needs the LGG data set in ../shared/data/lgg")
+@pytest.mark.parametrize("flair_alone", [False, True])
+def test_the_shipped_package_outlines_a_patient_it_was_not_trained_on(flair_alone: bool) -> None:
+    patient_id = "TCGA_HT_8114_19981030"
+    card = yaml.safe_load((PACKAGE / "model.yaml").read_text(encoding="utf-8"))
+    assert patient_id in card["training_data"]["validation_patients"]
+    cases = read_cases(DATA, [patient_id])
+    assert evaluate(read_package(PACKAGE), cases, flair_alone=flair_alone).scores[0].dice > 0.75
+
+
+@needs_package
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.exists(), reason="needs the LGG data set in ../shared/data/lgg")
+def test_the_card_names_the_validation_patients_of_the_split() -> None:
+    card = yaml.safe_load((PACKAGE / "model.yaml").read_text(encoding="utf-8"))
+    validation = split_patients(read_institutions(DATA)).validation
+    assert tuple(card["training_data"]["validation_patients"]) == validation

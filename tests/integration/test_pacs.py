@@ -25,14 +25,9 @@ from integration import connections
 from integration.commitment import CommitmentReport, CommitmentRequest, record_commitment
 from integration.connections import BasicAuth, HttpEndpoint
 from integration.delivery import DestinationUnavailableError, deliver_run
-from integration.destinations import (
-    CStoreSettings,
-    FindQuery,
-    QidoQuery,
-    SourceSettings,
-    build_destination,
-)
+from integration.destinations import CStoreSettings, build_destination
 from integration.pacs import expected_instances, read_commitment_report
+from integration.sources import FindQuery, QidoQuery, SourceSettings
 from orthanc.companions import OrthancSettings
 
 #: pynetdicom leaves the socket of a refused connection to the garbage collector.

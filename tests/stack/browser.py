@@ -27,7 +27,9 @@ PATIENCE_MS = 60_000
 @contextmanager
 def browser_page(*, width: int = 1600, height: int = 900) -> Iterator:
     """Yield a Playwright page of a fresh Chromium; its ``foreign_requests`` are those to other machines."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[e2e]")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install .[e2e]"
+    )
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed: apt-get install chromium")

@@ -44,7 +44,9 @@ def make_study(
             lesion = np.hypot(rows - 0.12, columns - 0.15) < 0.14 * np.cos((index / slices - 0.5) * 2)
             noise = np.random.default_rng(number * 1000 + index).normal(0, 8, (size, size))
             pixels = (300 * head + 350 * (lesion & head) + noise).clip(0, 1000).astype(np.uint16)
-            instances.append(_make_slice(number, series_number, index, description, manufacturer, modality, pixels))
+            instances.append(
+                _make_slice(number, series_number, index, description, manufacturer, modality, pixels)
+            )
     for instance in instances:
         instance.StudyDate = instance.SeriesDate = instance.ContentDate = taken_at.strftime("%Y%m%d")
         instance.StudyTime = instance.SeriesTime = instance.ContentTime = taken_at.strftime("%H%M%S")

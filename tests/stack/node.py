@@ -1,4 +1,4 @@
-"""Adapter: the node as its users run it, ``preread serve`` in a process of its own, and a small model for it."""
+"""Adapter: the node as its users run it, ``preread serve`` in its own process, and a small model for it."""
 
 from __future__ import annotations
 

@@ -56,13 +56,10 @@ class Viewer:
         self.page.get_by_text(text, exact=False).first.wait_for(state="visible", timeout=timeout_ms)
         return True
 
-    def is_hydrated(self, kind: str) -> bool:
-        """Say whether OHIF has stopped asking whether to load it."""
-        return not self.page.get_by_role("button", name="Yes").count()
-
-    def measurements(self) -> list[str]:
-        """Return the texts of the rows of the measurement panel."""
-        return [row.inner_text() for row in self.page.locator('[data-cy="data-row"]').all()]
+    def measurements(self) -> str:
+        """Return the text of the measurement panel once it holds a length; empty before."""
+        text = self.page.locator('[data-cy="trackedMeasurements-panel"]').first.inner_text()
+        return text if " mm" in text else ""
 
     def look(self) -> np.ndarray:
         """Return the viewport: (rows, columns, 3) uint8 RGB."""

@@ -9,7 +9,9 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found], *, what: str, timeout_s: float = 60.0, interval_s: float = 0.2) -> Found:
+def wait_for(
+    look: Callable[[], Found], *, what: str, timeout_s: float = 60.0, interval_s: float = 0.2
+) -> Found:
     """Return the first truthy answer of ``look``; fail the test when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:
