@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+_HANG_AT_MOST_S = 20
+
 
 class NotedSteps:
     """Steps that note their name and answer as told."""
@@ -39,6 +41,17 @@ class NotedSteps:
             return self.answers[name](*arguments) if name in self.answers else {}
 
         return step
+
+    def hang_in(self, name: str) -> threading.Event:
+        """Make a step wait, as in a process that is about to be lost, until the returned event is set."""
+        release = threading.Event()
+
+        def hang(*_arguments: Any) -> dict[str, Any]:
+            release.wait(_HANG_AT_MOST_S)
+            return {}
+
+        self.answers[name] = hang
+        return release
 
     def wait_for(self, name: str, times: int = 1, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,13 +120,7 @@ def test_a_run_whose_workflow_ended_without_result_is_quarantined(
 def test_a_silent_workers_study_is_adopted_and_goes_on_after_its_last_step(
     steps: NotedSteps, ledger: Ledger, clock: TestClock, tmp_path: Path
 ) -> None:
-    gone = threading.Event()
-
-    def hang(_run: str, _model: str) -> dict[str, str]:
-        gone.wait(20)
-        return {}
-
-    steps.answers["read"] = hang
+    gone = steps.hang_in("read")
     dead = start_engine(steps, tmp_path, "dead")
     recovery_of(dead, ledger, steps, clock, "dead").keep_lease()
     dead.submit(RUN_ID, attempt=1)
@@ -152,13 +145,7 @@ def test_a_silent_workers_study_is_adopted_and_goes_on_after_its_last_step(
 def test_a_study_that_ends_every_worker_is_quarantined(
     steps: NotedSteps, ledger: Ledger, clock: TestClock, tmp_path: Path
 ) -> None:
-    gone = threading.Event()
-
-    def hang(_run: str, _model: str) -> dict[str, str]:
-        gone.wait(20)
-        return {}
-
-    steps.answers["read"] = hang
+    gone = steps.hang_in("read")
     for name in ("a", "b", "c"):
         worker = start_engine(steps, tmp_path, name)
         recovery_of(worker, ledger, steps, clock, name).keep_lease()
@@ -179,13 +166,7 @@ def test_a_study_that_ends_every_worker_is_quarantined(
 def test_what_an_older_version_left_is_begun_anew(
     steps: NotedSteps, ledger: Ledger, clock: TestClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = threading.Event()
-
-    def hang(_run: str, _model: str) -> dict[str, str]:
-        gone.wait(20)
-        return {}
-
-    steps.answers["read"] = hang
+    gone = steps.hang_in("read")
     with monkeypatch.context() as earlier:
         earlier.setattr("integration.workflow.PIPELINE_VERSION", "0")
         old = start_engine(steps, tmp_path, "a")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,13 +121,7 @@ def test_a_second_attempt_runs_again(engine: Engine, steps: NotedSteps) -> None:
 def test_what_was_interrupted_resumes_after_the_last_finished_step(steps: NotedSteps, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'engine.db'}"
     settings = EngineSection(executor_id="test", poll_interval_s=0.05)
-    stopped = threading.Event()
-
-    def hang(_run: str, _model: str) -> dict[str, str]:
-        stopped.wait(20)
-        return {}
-
-    steps.answers["read"] = hang
+    stopped = steps.hang_in("read")
     first = Engine(steps, settings, url)  # type: ignore[arg-type]
     first.launch()
     first.submit("run", attempt=1)
