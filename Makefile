@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-NETNS  := preread-e2e
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check e2e durability bench serve-stack clean
@@ -30,23 +29,27 @@ check: setup ## Formatting, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.stack/.installed: orthanc/install-companions.sh orthanc/fhir-server/package.json
-	bash orthanc/install-companions.sh
+COMPANIONS := .stack/.installed
+
+$(COMPANIONS): $(STAMP) orthanc/install.py orthanc/fhir-server/package-lock.json tests/stack/install-tools.sh
+	apt-get update -qq
+	$(BIN)/python -m orthanc.install --system --fetch
+	bash tests/stack/install-tools.sh
 	$(BIN)/pip install --quiet --editable '.[dev,e2e]'
-	@mkdir -p .stack && touch $@
+	@touch $@
 
-e2e: setup .stack/.installed ## Real Orthanc, OHIF in Chromium, FHIR server, PostgreSQL and the validators
-	bash tests/stack/in-namespace.sh $(NETNS) $(BIN)/pytest --timeout=900 -m "(orthanc or ohif or fhir_server or postgres or validators or slow) and not durability"
+e2e: $(COMPANIONS) ## Real Orthanc, OHIF in Chromium, FHIR server, PostgreSQL and the validators
+	$(BIN)/pytest --timeout=1200 -m "(orthanc or ohif or fhir_server or postgres or validators or slow) and not durability"
 
-durability: setup .stack/.installed ## Kill tests: SIGKILL at every step boundary and at random times
-	bash tests/stack/in-namespace.sh $(NETNS) $(BIN)/pytest --timeout=1500 -m durability
+durability: $(COMPANIONS) ## Kill tests: SIGKILL at every step boundary and at random times
+	$(BIN)/pytest --timeout=3000 -s -m durability
 
-bench: setup .stack/.installed ## Receive rate beside Orthanc and storescp, and the node's overhead per study
-	bash tests/stack/in-namespace.sh $(NETNS) $(BIN)/python benchmarks/receive.py
+bench: $(COMPANIONS) ## Receive rate beside Orthanc and storescp, and the node's overhead per study
+	$(BIN)/python benchmarks/receive.py --repeats 3
 	$(BIN)/python benchmarks/overhead.py
 
-serve-stack: setup ## Node + Orthanc + OHIF + FHIR server on this Debian machine, without Docker
-	$(BIN)/python orthanc/serve_stack.py
+serve-stack: $(COMPANIONS) ## Node + Orthanc + OHIF + FHIR server on this Debian machine, without Docker
+	$(BIN)/python -m orthanc.serve_stack
 
 clean: ## Remove what was built or demonstrated here, but not received studies (var/)
 	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

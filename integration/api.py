@@ -145,6 +145,8 @@ def _metrics(ports: ApiPorts) -> APIRouter:
 
     @router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
     def show_metrics() -> PlainTextResponse:
+        for state, count in ports.ledger.count_instances().items():
+            ports.metrics.instances.labels(str(state)).set(count)
         return PlainTextResponse(ports.metrics.render(), media_type="text/plain; version=0.0.4")
 
     return router

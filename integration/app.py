@@ -111,7 +111,6 @@ class Node:
         stow = StowService(
             intake=self.intake,
             ledger=self.ledger,
-            metrics=self.metrics,
             clock=utc_now,
             maximum_instance_bytes=settings.maximum_instance_mb * MEGABYTE,
         )

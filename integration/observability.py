@@ -119,8 +119,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.instances = Counter(
-            "preread_instances_received", "Instances received.", ["via", "reception"], registry=self.registry
+        self.instances = Gauge(
+            "preread_instances", "Instances in the ledger, by state.", ["state"], registry=self.registry
         )
         self.runs = Counter("preread_runs", "Runs that ended.", ["state"], registry=self.registry)
         self.steps = Histogram(

@@ -23,7 +23,6 @@ from dicom_node.intake import Intake, Provenance
 from dicom_node.ledger import Ledger
 from dicom_node.part10 import FileMeta, NotPartTenError, split_part10
 from integration.multipart import MultipartError, MultipartReader, Part, boundary_of
-from integration.observability import Metrics
 
 #: What the ledger calls senders over HTTP that give no name.
 STOW_SOURCE: Final = "STOW-RS"
@@ -60,12 +59,9 @@ class StowService:
         Largest instance taken.
     """
 
-    def __init__(
-        self, *, intake: Intake, ledger: Ledger, metrics: Metrics, clock: Clock, maximum_instance_bytes: int
-    ) -> None:
+    def __init__(self, *, intake: Intake, ledger: Ledger, clock: Clock, maximum_instance_bytes: int) -> None:
         self._intake = intake
         self._ledger = ledger
-        self._metrics = metrics
         self._clock = clock
         self._maximum = maximum_instance_bytes
 
@@ -123,7 +119,7 @@ class StowService:
             if study_uid is not None and not _belongs_to(part.content, study_uid):
                 outcome.failed.append((meta, MISMATCH))
                 return
-            reception = self._intake.accept(pieces, provenance)
+            self._intake.accept(pieces, provenance)
         except NotPartTenError:
             outcome.failed.append((meta, CANNOT_UNDERSTAND))
         except TransientError:
@@ -132,7 +128,6 @@ class StowService:
             outcome.failed.append((meta, CANNOT_UNDERSTAND))
         else:
             outcome.stored.append(meta)
-            self._metrics.instances.labels("STOW-RS", str(reception)).inc()
 
 
 def _belongs_to(part10: bytes, study_uid: str) -> bool:

@@ -97,7 +97,7 @@ def test_late_images_are_routed_again_and_results_never(tmp_path):
         wait_for(lambda: is_settled(orthanc), what="the first images to be routed")
         send(own + segmentation, orthanc.dicom_port)
         send(late, orthanc.dicom_port)
-        wait_for(lambda: uids(late) <= set(node.taken), what="the late images")
+        wait_for(lambda: metadata(orthanc) and uids(late) <= set(node.taken), what="the late images")
         wait_for(lambda: is_settled(orthanc), what="the study to settle")
 
         assert set(node.taken) == uids(early) | uids(late)
@@ -111,7 +111,7 @@ def test_a_study_with_nothing_but_results_is_not_routed(tmp_path):
         (study,) = orthanc.get("/studies")
         wait_for(lambda: orthanc.get(f"/studies/{study}")["IsStable"], what="the results to be stable")
         send(marker, orthanc.dicom_port)
-        wait_for(lambda: node.taken, what="the study that came later")
+        wait_for(lambda: orthanc.get("/system") and node.taken, what="the study that came later")
 
         assert set(node.taken) == uids(marker)
 

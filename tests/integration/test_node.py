@@ -126,7 +126,9 @@ def test_http_shows_the_run_and_wants_no_token_on_loopback(node: Node, tmp_path:
         assert runs[0]["state"] == "done"
         assert {d["state"] for d in runs[0]["deliveries"]} == {"confirmed"}
         assert client.get("/api/runs/nope").status_code == 404
-        assert "preread_runs_total" in client.get("/metrics").text
+        metrics = client.get("/metrics").text
+        assert 'preread_runs_total{state="done"} 1.0' in metrics
+        assert 'preread_instances{state="indexed"} 21.0' in metrics
 
 
 def test_stow_is_another_door_to_the_same_intake(node: Node, tmp_path: Path) -> None:

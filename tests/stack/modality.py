@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,6 +109,8 @@ def send(
         ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", port, ae_title=called)
     if not association.is_established:
+        del association
+        _collect_sockets()
         return [None] * len(instances)
     statuses: list[int | None] = []
     for instance in instances:
@@ -122,6 +126,13 @@ def send(
     if association.is_established:
         association.release()
     return statuses
+
+
+def _collect_sockets() -> None:
+    """Let go of the socket that pynetdicom leaves open when nobody listens, without its warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @dataclass
