@@ -35,7 +35,7 @@ from inference.packages import ModelPackage
 from inference.runner import Runner
 from inference.segmentation import segment
 from inference.volume import read_volume
-from integration.delivery import DeliveryItem, Destination, deliver_run
+from integration.delivery import DeliveryItem, Destination, deliver_run, select_items
 from integration.observability import Metrics
 from integration.result_files import BUNDLE_KIND, Manifest, ManifestEntry, ResultFiles
 from integration.run_folder import RunFolder
@@ -290,7 +290,7 @@ class Pipeline:
         """Note what goes where; from here on the results are on their way."""
         names = self._wanted_destinations(self.folder(run_id))
         for name in names:
-            for item in self._items(run_id, name):
+            for item in select_items(self._destinations[name].profile, self._items(run_id, name)):
                 self._ledger.queue_delivery(item.object_uid, name, run_id)
         self._ledger.set_run_state(run_id, RunState.DELIVERING)
         return {"destinations": names}

@@ -77,7 +77,7 @@ class HttpSection(_Section):
     """STOW-RS, status, requeue and metrics over HTTP."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; another than loopback needs a token.")
-    port: Port = Field(8042, description="TCP port; 0 takes a free one.")
+    port: Port = Field(8000, description="TCP port; 0 takes a free one.")
     token: SecretStr | None = Field(
         None, description="Bearer token that every request but health checks must carry."
     )

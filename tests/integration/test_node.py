@@ -180,6 +180,9 @@ def test_a_destination_that_is_down_does_not_hold_up_the_other(tmp_path: Path) -
             return {d.state for d in node.ledger.deliveries_of(run_id) if d.destination == destination}
 
         wait_until(lambda: states("results") == {DeliveryState.CONFIRMED})
+        kinds = {o.object_uid: o.kind for o in node.ledger.objects_of(run_id)}
+        queued = {kinds[d.object_uid] for d in node.ledger.deliveries_of(run_id) if d.destination == "down"}
+        assert "bundle" not in queued, "a PACS takes no Bundle"
         assert states("down") == {DeliveryState.QUEUED}
         assert node.ledger.run(run_id).state is RunState.DELIVERING
 
@@ -237,3 +240,18 @@ def test_the_bundle_is_preliminary_and_marked(node: Node, tmp_path: Path) -> Non
     )
     assert report["status"] == "preliminary"
     assert "AIAST" in json.dumps(report["meta"])
+
+
+def test_a_study_without_patient_id_gives_the_images_results_and_says_what_is_missing(
+    node: Node, tmp_path: Path
+) -> None:
+    study = small_study()
+    for dataset in study:
+        dataset.PatientID = ""
+    send_study(node, study, tmp_path / "study")
+    wait_until(lambda: len(ended_runs(node)) == 1)
+    row = node.ledger.run(ended_runs(node)[0])
+    assert row.state is RunState.QUARANTINED
+    assert "FHIR" in row.reason
+    assert "segmentation" in results_of(tmp_path)
+    assert "bundle" not in results_of(tmp_path)
