@@ -312,7 +312,7 @@ class Receiver:
             self._intake.close_association(association_id, aborted=aborted)
         except TransientError as error:
             # The study then waits for the maximum wait instead of the release.
-            log.error("association_end_not_recorded", association=association_id, reason=str(error))  # noqa: TRY400
+            log.error("association_end_not_recorded", association=association_id, reason=str(error))
         if self._on_released is not None:
             self._on_released(association_id)
 

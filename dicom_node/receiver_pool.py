@@ -60,7 +60,7 @@ class _Member:
         self.receiver_id = plan.receiver_id
         self._on_event = on_event
         self.is_ready = threading.Event()
-        self.process = subprocess.Popen(  # noqa: S603 - our own module
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "dicom_node.receiver_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -109,7 +109,7 @@ class TrainingConfig:
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
     dropout: float = 0.1
-    stages: tuple[Stage, ...] = (Stage(epochs=28, crop=Crop(matrix=128, span_px=256)),)
+    stages: tuple[Stage, ...] = (Stage(epochs=20, crop=Crop(matrix=128, span_px=256)),)
     batch_size: int = 16
     peak_rate: float = 1.5e-3
     weight_decay: float = 1e-2
@@ -186,8 +186,13 @@ class _State:
         return self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= patience_epochs
 
 
-def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
+def train(
+    config: TrainingConfig, data: Path, out: Path, *, start: Path | None = None, resume: bool = False
+) -> Path:
     """Train the network and keep the weights with the best mean per-patient validation Dice.
+
+    Every validation patient is scored twice, with all sequences and with FLAIR alone, because the node meets
+    both; the mean over both decides.
 
     Parameters
     ----------
@@ -197,6 +202,8 @@ def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False
         Folder of the LGG data set.
     out : Path
         Run folder: `config.json`, `split.json`, `history.jsonl`, `checkpoint.pt`, `best.safetensors`.
+    start : Path | None
+        Weights (safetensors) to start from; None starts from random ones.
     resume : bool
         Whether to continue from the run folder's checkpoint, if there is one.
 
@@ -212,12 +219,17 @@ def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False
     (out / "split.json").write_text(json.dumps(asdict(split), indent=2), encoding="utf-8")
     cache = cache_path(data, out.parent)
     pool = _pool(read_cases(data, split.training, cache))
-    validation = [(prepare_case(case), case.masks) for case in read_cases(data, split.validation, cache)]
+    held_back = read_cases(data, split.validation, cache)
+    validation = [
+        (prepare_case(case, flair_alone=flair_alone), case.masks)
+        for case in held_back
+        for flair_alone in (False, True)
+    ]
     console.print(
         f"{len(split.training)} training patients, {len(pool.images)} slices, "
-        f"{int(pool.is_tumour.sum())} with tumour; {len(validation)} validation patients"
+        f"{int(pool.is_tumour.sum())} with tumour; {len(held_back)} validation patients"
     )
-    state = _start(config)
+    state = _start(config, start)
     if resume and (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         console.print(f"resumed after epoch {state.epoch}")
@@ -256,10 +268,12 @@ def _run_epoch(
     return record
 
 
-def _start(config: TrainingConfig) -> _State:
+def _start(config: TrainingConfig, start: Path | None = None) -> _State:
     """Build the network, its moving average and the optimiser."""
     torch.manual_seed(config.seed)
     network = AttentionResUNet(channels=config.channels, dropout=config.dropout)
+    if start is not None:
+        network.load_state_dict(load_file(start))
     channels_last(network)
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     plain = [weight for weight in network.parameters() if weight.ndim <= 1]
@@ -387,11 +401,15 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Run folder.")],
     *,
     resume: Annotated[bool, typer.Option(help="Continue from the run folder's checkpoint.")] = False,
-    epochs: Annotated[int, typer.Option(help="Epochs.")] = 28,
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 20,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    peak_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    flair_alone: Annotated[float, typer.Option(help="Share of slices with FLAIR alone.")] = 0.15,
 ) -> None:
     """Train the network on the LGG data set."""
     stage = Stage(epochs=epochs, crop=TrainingConfig().stages[0].crop)
-    train(TrainingConfig(stages=(stage,)), data, out, resume=resume)
+    config = TrainingConfig(stages=(stage,), peak_rate=peak_rate, flair_alone_probability=flair_alone)
+    train(config, data, out, start=start, resume=resume)
 
 
 @app.command("pack")

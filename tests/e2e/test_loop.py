@@ -7,17 +7,20 @@ import re
 import urllib.parse
 import urllib.request
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lgg_study import pack_lgg_patient
 from stack.browser import browser_page, count_coloured
 from stack.modality import make_study, send
 from stack.node import Node, build_tiny_model
 from stack.servers import fhir_server, ohif_site, orthanc_server
 from stack.viewer import Viewer
 from stack.waiting import wait_for
+from validators import run_dciodvfy, run_dcmqi, run_fhir_validators, run_pixelmed
 
 from orthanc.companions import OrthancServer, OrthancSettings
 from orthanc.process import free_port
@@ -26,6 +29,8 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.fhir_server, pytest.mark.timeout(
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURES = REPOSITORY / "build" / "ohif"
+LGG = REPOSITORY.parent / "shared" / "data" / "lgg"
+LGG_PATIENT = "TCGA_CS_5395_19981004"  # a validation patient
 SLICES = 12
 
 
@@ -180,6 +185,28 @@ def test_the_radiologist_sees_the_lesion_outlined_and_measured(department, tmp_p
 
     with ohif_site(department.orthanc, tmp_path / "ohif") as site, browser_page() as page:
         look_at_results(Viewer(page, site, PICTURES / "phantom"), study[0].StudyInstanceUID)
+
+
+@pytest.mark.data
+@pytest.mark.ohif
+@pytest.mark.validators
+@pytest.mark.skipif(not (LGG / "index.csv").is_file(), reason="../shared/data/lgg is not there")
+def test_a_real_patient_comes_back_read_by_the_shipped_network(tmp_path):
+    packed = pack_lgg_patient(LGG, LGG_PATIENT)
+    study_uid = packed.datasets[0].StudyInstanceUID
+    with contextmanager(run_department)(tmp_path, REPOSITORY / "models") as department:
+        department.read(list(packed.datasets))
+        objects = sorted((department.node.data_dir / "runs").rglob("*.dcm"))
+        assert len(objects) == len(department.results(study_uid)) == 5
+        assert {path.name: run_dciodvfy(path) for path in objects} == {path.name: [] for path in objects}
+        reports = [path for path in objects if path.name.startswith(("measurements", "volumes", "narrative"))]
+        assert {path.name: run_pixelmed(path) for path in reports} == {path.name: [] for path in reports}
+        (segmentation,) = [path for path in objects if path.name.startswith("segmentation")]
+        assert run_dcmqi(segmentation, tmp_path / "dcmqi", kind="seg")
+        (bundle,) = (department.node.data_dir / "runs").rglob("bundle.json")
+        assert not any(run_fhir_validators(json.loads(bundle.read_text())).values())
+        with ohif_site(department.orthanc, tmp_path / "ohif") as site, browser_page() as page:
+            look_at_results(Viewer(page, site, PICTURES / "lgg"), study_uid)
 
 
 def look_at_results(viewer: Viewer, study_uid: str) -> None:
