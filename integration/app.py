@@ -28,7 +28,7 @@ from integration.destinations import CStoreSettings, build_destination
 from integration.http_server import HttpServer
 from integration.observability import Metrics, adopt_library_loggers
 from integration.pacs import expected_instances
-from integration.pipeline import Models, Pipeline
+from integration.pipeline import Models, Pipeline, Progress, ignore_progress
 from integration.recovery import Recovery, RecoverySettings
 from integration.settings import Settings, SettingsError
 from integration.site import MEGABYTE, load_site_key, open_store, read_rules
@@ -58,6 +58,8 @@ class Node:
     ----------
     settings : Settings
         What the site decided.
+    observer : callable
+        Called with (run id, model, slices done, slices in all) while a model reads.
 
     Raises
     ------
@@ -65,8 +67,9 @@ class Node:
         If a folder, a rule file or a model package is unusable.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, observer: Progress = ignore_progress) -> None:
         self.settings = settings
+        self._observer = observer
         self.metrics = Metrics()
         self.site_key = load_site_key(settings.data_dir)
         self.ledger = Ledger.connect(settings.ledger_url)
@@ -132,6 +135,7 @@ class Node:
         self.progress.setdefault(run_id, {})[model] = (done, total)
         if done >= total:
             self.progress.pop(run_id, None)
+        self._observer(run_id, model, done, total)
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ def demo(
         report("making the study", 0, 1)
         files = write_demo_study(out / "study")
         report("making the study", 1, 1)
-        with Node(embedded_settings(out)) as node:
+        with Node(embedded_settings(out), observer=_per_model(report)) as node:
             node.start()
             send_to_node(node, files, report)
             reports = _finish(node, out, began, report)
@@ -143,7 +143,10 @@ def analyze(
     if not files:
         raise NothingToReadError("There is no DICOM Part 10 file in what was given: check the paths.")
     clear_folder(out)
-    with _progress() as report, Node(embedded_settings(out, quiet_period_s=0.0)) as node:
+    with (
+        _progress() as report,
+        Node(embedded_settings(out, quiet_period_s=0.0), observer=_per_model(report)) as node,
+    ):
         node.start(is_receiving=False)
         take_in(node, files, report)
         node.start_assembling()
@@ -406,11 +409,15 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
+def _per_model(report: Callable[[str, int, int], None]) -> Callable[[str, str, int, int], None]:
+    return lambda _run_id, model, done, total: report(model, done, total)
+
+
 def _finish(node: Any, out: Path, began: float, report: Callable[[str, int, int], None]) -> list[Any]:
     from integration.demo import report_run, wait_for_runs
 
     report("reading and delivering", 0, 1)
-    runs = wait_for_runs(node, report, DEFAULT_RUN_TIMEOUT_S)
+    runs = wait_for_runs(node, DEFAULT_RUN_TIMEOUT_S)
     report("reading and delivering", 1, 1)
     return [report_run(node, run, out, began) for run in runs]
 

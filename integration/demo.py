@@ -117,7 +117,7 @@ def take_in(node: Node, files: Sequence[Path], progress: Progress) -> None:
         node.wake()
 
 
-def wait_for_runs(node: Node, progress: Progress, timeout_s: float) -> list[RunRow]:
+def wait_for_runs(node: Node, timeout_s: float) -> list[RunRow]:
     """Wait until every study in the node has ended its run; return the runs.
 
     Raises
@@ -129,9 +129,6 @@ def wait_for_runs(node: Node, progress: Progress, timeout_s: float) -> list[RunR
     while time.monotonic() < deadline:
         studies = node.ledger.study_overview(1000)
         runs = [row for study in studies for row in node.ledger.runs_of(study.study_key)]
-        for models in tuple(node.progress.values()):
-            for model, (done, total) in tuple(models.items()):
-                progress(model, done, total)
         if (
             studies
             and all(not study.is_collecting for study in studies)

@@ -122,14 +122,14 @@ def test_kills_at_random_times_lose_and_duplicate_nothing(tmp_path, models_dir, 
 @pytest.mark.orthanc
 @pytest.mark.fhir_server
 def test_kills_of_the_node_leave_one_result_set_in_orthanc_and_in_the_fhir_server(tmp_path, models_dir):
-    ward = rig.Ward(count=max(STUDIES // 2, 3))
+    ward = rig.Ward(count=STUDIES)
     with (
         orthanc_server(OrthancSettings(folder=tmp_path / "orthanc")) as orthanc,
         fhir_server(tmp_path) as fhir,
     ):
         node = Node(tmp_path / "node", rig.settings_for(models_dir, [to_orthanc(orthanc), to_fhir(fhir.url)]))
         with rig_running(node, ward) as revival:
-            rig.kill_at_random(node, random.Random(SEED + 1), times=max(KILLS // 2, 3), is_over=lambda: False)
+            rig.kill_at_random(node, random.Random(SEED + 1), times=KILLS, is_over=lambda: False)
             rig.wait_until_done(node, ward, timeout_s=1800)
             assert revival.failure is None
 
