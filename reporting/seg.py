@@ -87,10 +87,23 @@ def encode_segmentation(
         omit_empty_frames=omits_empty,
     )
     _name_dimensions(segmentation, envelope.dimension_organization_uid)
+    _put_background_last(segmentation)
     sealed = seal(segmentation, envelope)
     if envelope.context.profile.is_compressed:
         sealed.compress(RLELossless, encoding_plugin=_RLE_PLUGIN, generate_instance_uid=False)
     return sealed
+
+
+def _put_background_last(segmentation: Dataset) -> None:
+    """Move the background's item of a label map to the end of the Segment Sequence.
+
+    PS3.3 C.8.20.2.3 wants the background described and leaves the order open. Viewers on
+    @cornerstonejs/adapters before pull request 2882 (August 2026), OHIF 3.13 among them, take
+    the n-th item for segment n whatever its number: in any other place the background's black
+    would be the first lesion's colour.
+    """
+    items = list(segmentation.SegmentSequence)
+    segmentation.SegmentSequence = sorted(items, key=lambda item: int(item.SegmentNumber) == 0)
 
 
 def decode_segmentation(segmentation: Dataset, frames: Sequence[FrameReference]) -> npt.NDArray[np.uint8]:

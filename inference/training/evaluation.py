@@ -33,8 +33,9 @@ from inference.training.metrics import (
 
 WEIGHTS: Final = "model.safetensors"
 
-_THRESHOLDS: Final = tuple(round(0.2 + 0.05 * step, 2) for step in range(13))
-_MIN_COMPONENT_VOXELS: Final = (1, 20, 50, 100, 200, 400)
+_THRESHOLDS: Final = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+_MIN_COMPONENT_VOXELS: Final = (1, 50, 100)
+"""At 100 voxels, the smallest lesion that can be reported is about 11 mm wide in one 1 mm slice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURES = REPOSITORY / "build" / "ohif"
 LGG = REPOSITORY.parent / "shared" / "data" / "lgg"
 LGG_PATIENT = "TCGA_CS_5395_19981004"  # a validation patient
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 SLICES = 12
 
 
@@ -94,7 +95,7 @@ def department(tmp_path, models_dir):
     yield from run_department(tmp_path, models_dir)
 
 
-def run_department(folder, models_dir):
+def run_department(folder, models_dir, *, segmentation="BINARY"):
     dicom_port, http_port = free_port(), free_port()
     settings = OrthancSettings(
         folder=folder / "orthanc",
@@ -115,6 +116,7 @@ def run_department(folder, models_dir):
                         "name": "orthanc",
                         "url": orthanc.dicomweb_url,
                         "auth": {"type": "basic", "user": orthanc.user, "password": orthanc.password},
+                        "segmentation": segmentation,
                     },
                     {"type": "fhir", "name": "ehr", "url": fhir.url},
                 ],
@@ -185,6 +187,17 @@ def test_the_radiologist_sees_the_lesion_outlined_and_measured(department, tmp_p
 
     with ohif_site(department.orthanc, tmp_path / "ohif") as site, browser_page() as page:
         look_at_results(Viewer(page, site, PICTURES / "phantom"), study[0].StudyInstanceUID)
+
+
+@pytest.mark.ohif
+def test_a_destination_that_wants_label_maps_gets_one_that_ohif_shows(tmp_path, models_dir):
+    study = make_study(4, slices=SLICES, size=128)
+    with contextmanager(run_department)(tmp_path, models_dir, segmentation="LABELMAP") as department:
+        department.read(study)
+        classes = {value(result, "00080016") for result in department.results(study[0].StudyInstanceUID)}
+        assert LABEL_MAP_SEGMENTATION in classes
+        with ohif_site(department.orthanc, tmp_path / "ohif") as site, browser_page() as page:
+            look_at_results(Viewer(page, site, PICTURES / "labelmap"), study[0].StudyInstanceUID)
 
 
 @pytest.mark.data

@@ -57,6 +57,13 @@ def test_any_mask_comes_back_voxel_for_voxel(labels, profile):
     assert np.array_equal(decode_segmentation(segmentation, case.mask.frames), labels)
 
 
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda p: p.key)
+def test_the_nth_item_of_the_segment_sequence_is_segment_n(case, profile):
+    segmentation = encode(case, profile)
+    numbers = [int(item.SegmentNumber) for item in segmentation.SegmentSequence]
+    assert numbers == ([1, 2, 0] if profile.segmentation is SegmentationForm.LABELMAP else [1, 2])
+
+
 def test_highdicom_reads_the_same_volume(case):
     segmentation = highdicom.seg.Segmentation.from_dataset(encode(case))
     volume = segmentation.get_volume(combine_segments=True)
