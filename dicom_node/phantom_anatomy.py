@@ -5,8 +5,6 @@ Any plane can be sampled from it, so axial series and localizers agree. Every sh
 """
 
 
-
-
 # ruff: noqa: PLR2004 - anatomy is a table of lengths in mm, each beside the structure it shapes
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from integration.api import ApiPorts, build_api
 from integration.assembler import Assembler, CompletenessPolicies
 from integration.commitment import CommitmentReport, record_commitment
 from integration.delivery import Destination
-from integration.destinations import CStoreSettings, build_destination
+from integration.destinations import CStoreSettings, StowSettings, build_destination
 from integration.http_server import HttpServer
 from integration.observability import Metrics, adopt_library_loggers
 from integration.pacs import expected_instances
@@ -293,9 +293,17 @@ class Node:
             raise SettingsError("The node is not started: start it with `preread serve`.")
         return self._engine
 
-    def _ask_expected(self, source_ae: str, study_uid: str) -> int | None:
+    def _ask_expected(self, source_ae: str, study_key: StudyKey, study_uid: str) -> int | None:
         source = next((s for s in self.settings.sources if s.ae_title == source_ae), None)
-        return expected_instances(source, study_uid) if source else None
+        count = expected_instances(source, study_uid) if source else None
+        if count is None:
+            return None
+        archives = [
+            destination.name
+            for destination in self.settings.effective_destinations
+            if isinstance(destination, CStoreSettings | StowSettings)
+        ]
+        return count - self.ledger.count_delivered_objects(study_key, archives)
 
     def _note_commitment(
         self, transaction_uid: str, committed: tuple[str, ...], failed: tuple[tuple[str, int], ...]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -28,11 +29,17 @@ from integration.run_folder import RunFolder
 _LOOK_EVERY_S = 0.25
 _INDEX_BATCH = 500
 _DIGEST_DIGITS = 12
+_ASKERS = 4
+#: A source that cannot be asked answers within this; a look is not held up for longer.
+_ANSWER_AT_ONCE_S = 0.05
+#: A study waits no longer for its source's answer; then the quiet period decides.
+_ANSWER_WITHIN_S = 15.0
 
 log = structlog.get_logger(__name__)
 
-#: Asks a source how many instances a study has there: (source AE title, Study Instance UID) -> count or None.
-AskExpected = Callable[[str, str], int | None]
+#: Asks a source how many instances a study has there, results of our own left out:
+#: (source AE title, study key, Study Instance UID) -> count or None.
+AskExpected = Callable[[str, StudyKey, str], int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,25 @@ def name_run(study_key: StudyKey, instance_digest: str) -> str:
     return f"{study_key}-{instance_digest[:_DIGEST_DIGITS]}-{PIPELINE_VERSION}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """A question to a source: how many instances the study has there."""
+
+    about: datetime
+    asked_at: datetime
+    asked: Future[int | None]
+
+    def is_open(self, now: datetime) -> bool:
+        """Say whether an answer is still worth waiting for."""
+        return not self.asked.done() and (now - self.asked_at).total_seconds() < _ANSWER_WITHIN_S
+
+    def answer(self) -> int | None:
+        """Return the count; None if the source did not say, or not in time."""
+        if not self.asked.done() or self.asked.exception() is not None:
+            return None
+        return self.asked.result()
+
+
 class Assembler:
     """Begins a run for every study that is complete.
 
@@ -60,7 +86,7 @@ class Assembler:
     submit : callable
         Hands a run to the engine: (run id, attempt).
     ask_expected : callable
-        See :data:`AskExpected`; asked once per change of a study.
+        See :data:`AskExpected`; asked once per change of a study, in a thread of its own.
     """
 
     def __init__(
@@ -85,7 +111,8 @@ class Assembler:
         self._ask_expected = ask_expected
         self._metrics = metrics
         self._clock = clock
-        self._asked: dict[StudyKey, datetime] = {}
+        self._questions: dict[StudyKey, _Question] = {}
+        self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="preread-asker")
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="preread-assembler", daemon=True)
@@ -104,6 +131,7 @@ class Assembler:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
+        self._askers.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> None:
         """Index what arrived, then begin a run for every study that is complete."""
@@ -121,18 +149,25 @@ class Assembler:
                 log.error("study_not_assembled", study_key=evidence.study_key, error=describe_error(exc))
 
     def _judge(self, evidence: StudyEvidence, now: datetime) -> Verdict:
-        policy = self._policies.of(evidence.source_ae)
-        verdict = decide(evidence, policy, now)
-        if verdict.is_complete or evidence.open_associations or evidence.expected_count is not None:
-            return verdict
-        if self._asked.get(evidence.study_key) == evidence.last_received_at:
-            return verdict
-        self._asked[evidence.study_key] = evidence.last_received_at
-        expected = self._ask_expected(evidence.source_ae, self._ledger.study(evidence.study_key).study_uid)
-        if expected is None:
-            return verdict
-        self._ledger.note_expected(evidence.study_key, expected, now)
-        return verdict
+        if evidence.open_associations == 0 and evidence.unindexed_count == 0:
+            question = self._ask(evidence, now)
+            if question.is_open(now):
+                return Verdict(is_complete=False, reason="the source was asked for its number of images")
+            expected = question.answer()
+            if expected is not None:
+                evidence = replace(evidence, expected_count=expected, arrived_count=evidence.indexed_count)
+        return decide(evidence, self._policies.of(evidence.source_ae), now)
+
+    def _ask(self, evidence: StudyEvidence, now: datetime) -> _Question:
+        """Return the question put to the source since the study last changed; put it if there is none."""
+        question = self._questions.get(evidence.study_key)
+        if question is None or question.about != evidence.last_received_at:
+            study_uid = self._ledger.study(evidence.study_key).study_uid
+            asked = self._askers.submit(self._ask_expected, evidence.source_ae, evidence.study_key, study_uid)
+            question = _Question(about=evidence.last_received_at, asked_at=now, asked=asked)
+            self._questions[evidence.study_key] = question
+            wait((asked,), timeout=_ANSWER_AT_ONCE_S)
+        return question
 
     def _begin_run(self, study_key: StudyKey, verdict: Verdict) -> None:
         study = self._ledger.study(study_key)
@@ -147,7 +182,7 @@ class Assembler:
         run = self._ledger.begin_next_run(run_id, study_key, digest, self._clock())
         self._submit(run_id, 1)
         self._ledger.mark_assembled(study_key, run_id)
-        self._asked.pop(study_key, None)
+        self._questions.pop(study_key, None)
         log.info(
             "study_complete", study_key=study_key, run_id=run_id, version=run.version,
             instances=len(study.instances), series=len(study.series), reason=verdict.reason,

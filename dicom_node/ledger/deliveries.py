@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, delete, distinct, func, insert, or_, select, update
 
 from dicom_node.clock import Clock
 from dicom_node.errors import PermanentError
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.records import Delivery, DeliveryState, OutputObject
-from dicom_node.ledger.schema import deliveries, outputs
+from dicom_node.ledger.schema import deliveries, outputs, runs
+from dicom_node.study import StudyKey
 
 
 class UnknownDeliveryError(PermanentError):
@@ -179,6 +180,25 @@ class DeliveryLedger:
             next_at = deliveries.c.next_attempt_at
             conditions.append(or_(next_at.is_(None), next_at <= due_at))
         return self._select(and_(*conditions))
+
+    def count_delivered_objects(self, study_key: StudyKey, destinations: Collection[str]) -> int:
+        """Return how many DICOM results of a study's runs these destinations have confirmed.
+
+        Where such a destination is the study's source, it counts them among the study's instances.
+        """
+        statement = (
+            select(func.count(distinct(deliveries.c.object_uid)))
+            .join_from(deliveries, outputs, outputs.c.object_uid == deliveries.c.object_uid)
+            .join(runs, runs.c.run_id == outputs.c.run_id)
+            .where(
+                runs.c.study_key == study_key,
+                outputs.c.sop_class_uid != "",
+                deliveries.c.state == DeliveryState.CONFIRMED.value,
+                deliveries.c.destination.in_(list(destinations)),
+            )
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(statement).scalar_one())
 
     def requeue(
         self, *, run_id: str | None = None, destination: str | None = None, at: datetime | None = None

@@ -290,6 +290,7 @@ def write_weights(network: nn.Module, folder: Path) -> str:
         stored[name] = half.clone().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     save_file(stored, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; a package is for every reader
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 

@@ -186,13 +186,8 @@ class _State:
         return self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= patience_epochs
 
 
-def train(
-    config: TrainingConfig, data: Path, out: Path, *, start: Path | None = None, resume: bool = False
-) -> Path:
+def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
     """Train the network and keep the weights with the best mean per-patient validation Dice.
-
-    Every validation patient is scored twice, with all sequences and with FLAIR alone, because the node meets
-    both; the mean over both decides.
 
     Parameters
     ----------
@@ -202,8 +197,6 @@ def train(
         Folder of the LGG data set.
     out : Path
         Run folder: `config.json`, `split.json`, `history.jsonl`, `checkpoint.pt`, `best.safetensors`.
-    start : Path | None
-        Weights (safetensors) to start from; None starts from random ones.
     resume : bool
         Whether to continue from the run folder's checkpoint, if there is one.
 
@@ -219,17 +212,12 @@ def train(
     (out / "split.json").write_text(json.dumps(asdict(split), indent=2), encoding="utf-8")
     cache = cache_path(data, out.parent)
     pool = _pool(read_cases(data, split.training, cache))
-    held_back = read_cases(data, split.validation, cache)
-    validation = [
-        (prepare_case(case, flair_alone=flair_alone), case.masks)
-        for case in held_back
-        for flair_alone in (False, True)
-    ]
+    validation = [(prepare_case(case), case.masks) for case in read_cases(data, split.validation, cache)]
     console.print(
         f"{len(split.training)} training patients, {len(pool.images)} slices, "
-        f"{int(pool.is_tumour.sum())} with tumour; {len(held_back)} validation patients"
+        f"{int(pool.is_tumour.sum())} with tumour; {len(validation)} validation patients"
     )
-    state = _start(config, start)
+    state = _start(config)
     if resume and (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         console.print(f"resumed after epoch {state.epoch}")
@@ -268,12 +256,10 @@ def _run_epoch(
     return record
 
 
-def _start(config: TrainingConfig, start: Path | None = None) -> _State:
+def _start(config: TrainingConfig) -> _State:
     """Build the network, its moving average and the optimiser."""
     torch.manual_seed(config.seed)
     network = AttentionResUNet(channels=config.channels, dropout=config.dropout)
-    if start is not None:
-        network.load_state_dict(load_file(start))
     channels_last(network)
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     plain = [weight for weight in network.parameters() if weight.ndim <= 1]
@@ -402,14 +388,10 @@ def train_command(
     *,
     resume: Annotated[bool, typer.Option(help="Continue from the run folder's checkpoint.")] = False,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 20,
-    start: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
-    peak_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
-    flair_alone: Annotated[float, typer.Option(help="Share of slices with FLAIR alone.")] = 0.15,
 ) -> None:
     """Train the network on the LGG data set."""
     stage = Stage(epochs=epochs, crop=TrainingConfig().stages[0].crop)
-    config = TrainingConfig(stages=(stage,), peak_rate=peak_rate, flair_alone_probability=flair_alone)
-    train(config, data, out, start=start, resume=resume)
+    train(TrainingConfig(stages=(stage,)), data, out, resume=resume)
 
 
 @app.command("pack")

@@ -456,6 +456,39 @@ def test_a_failed_attempt_waits_and_a_final_one_is_requeued_by_hand(ledger: Ledg
     assert (row.state, row.queued_at, row.error) == (DeliveryState.QUEUED, _at(100), "")
 
 
+def test_what_archives_have_confirmed_is_counted_once_per_object(
+    ledger: Ledger, delivery: str, run: Run
+) -> None:
+    assert ledger.count_delivered_objects(run.study_key, ["pacs", "archive"]) == 0
+    ledger.queue_delivery(delivery, "archive", "run-1")
+    for destination in ("pacs", "archive"):
+        ledger.mark_confirmed(delivery, destination, at=_at(1), receipt="kept")
+    assert ledger.count_delivered_objects(run.study_key, ["pacs", "archive"]) == 1
+    assert ledger.count_delivered_objects(run.study_key, ["folder"]) == 0
+
+
+# -- attempts, leases and retention ----------------------------------------------------------
+
+
+def test_a_new_attempt_queues_the_run_and_forgets_its_crashes(ledger: Ledger, run: Run) -> None:
+    ledger.count_crash("run-1")
+    ledger.set_run_state("run-1", RunState.QUARANTINED, "a reason")
+    assert ledger.begin_attempt("run-1") == 2
+    row = ledger.run("run-1")
+    assert (row.attempt, row.state, row.reason, row.crash_count) == (2, RunState.QUEUED, "", 0)
+    with pytest.raises(UnknownRunError):
+        ledger.begin_attempt("x")
+
+
+def test_a_lease_expires_unless_renewed_and_is_dropped_once(ledger: Ledger) -> None:
+    ledger.renew_lease("a", until=_at(10))
+    ledger.renew_lease("b", until=_at(10))
+    ledger.renew_lease("a", until=_at(20))
+    assert ledger.expired_leases(_at(15)) == ("b",)
+    assert [ledger.drop_lease("b"), ledger.drop_lease("b")] == [True, False]
+    assert ledger.expired_leases(_at(30)) == ("a",)
+
+
 def test_unknown_deliveries_are_named_as_such(ledger: Ledger) -> None:
     with pytest.raises(UnknownDeliveryError):
         ledger.mark_sent("x", "pacs", at=START)

@@ -147,10 +147,10 @@ def test_weights_that_overflow_float16_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_rule_with_the_best_dice_is_chosen() -> None:
-    mask = np.zeros((1, 16, 16), dtype=np.bool_)
-    mask[0, 2:8, 2:8] = True
+    mask = np.zeros((1, 32, 32), dtype=np.bool_)
+    mask[0, 2:18, 2:18] = True
     maps = np.where(mask, 0.6, 0.1).astype(np.float32)
-    maps[0, 12, 12] = 0.9
+    maps[0, 28, 28] = 0.9
     best, table = choose_rule([maps], [mask])
     assert table[best] == 1.0
     assert best.min_component_voxels > 1
