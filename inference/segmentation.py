@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from dicom_node.errors import PermanentError
+from inference.components import label_components
 from inference.findings import (
     Analysis,
     Finding,
@@ -34,8 +34,6 @@ from inference.volume import Volume
 
 MAX_FINDINGS: Final = 10
 """Most findings of one label; smaller regions are united into the last one."""
-
-_NEIGHBOURS_26: Final = np.ones((3, 3, 3), dtype=np.bool_)
 
 _SLICE_MARGIN: Final = 1
 """Slices beyond a region that help to find the midline of the head."""
@@ -250,8 +248,7 @@ def find_regions(package: ModelPackage, probabilities: npt.NDArray[np.float32]) 
     min_voxels = max(round(package.card.min_component_voxels * scale), 1)
     regions: list[_Region] = []
     for label in package.card.labels:
-        components, count = ndimage.label(is_marked & (winner == label.value - 1), structure=_NEIGHBOURS_26)
-        sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        components, sizes = label_components(is_marked & (winner == label.value - 1))
         order = [i + 1 for i in np.argsort(-sizes, kind="stable") if sizes[i] >= min_voxels]
         single = order if len(order) <= MAX_FINDINGS else order[: MAX_FINDINGS - 1]
         regions += [_Region(label=label, mask=components == i) for i in single]

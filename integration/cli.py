@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -59,6 +60,8 @@ DEFAULT_RUN_TIMEOUT_S = 1800.0
 
 def main() -> None:
     """Run the command line; turn domain errors into one clear line."""
+    # Idle OpenMP threads that spin cost a busy machine several times the work; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except PrereadError as error:

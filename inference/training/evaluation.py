@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from inference.components import remove_small_components
 from inference.packages import load_package
 from inference.training.lgg import LggCase, prepare_case
 from inference.training.metrics import (
@@ -28,7 +29,6 @@ from inference.training.metrics import (
     false_positive_slices,
     hausdorff_95_px,
     intersection_over_union,
-    remove_small_components,
 )
 
 WEIGHTS: Final = "model.safetensors"

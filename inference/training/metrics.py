@@ -95,29 +95,6 @@ def false_positive_slices(
     return int((predicted.any(axis=(1, 2)) & is_free).sum()), int(is_free.sum())
 
 
-def remove_small_components(mask: npt.NDArray[np.bool_], min_voxels: int) -> npt.NDArray[np.bool_]:
-    """Drop the components of a mask that are smaller than a number of voxels.
-
-    Parameters
-    ----------
-    mask : npt.NDArray[np.bool_]
-        (D, H, W) mask.
-    min_voxels : int
-        Smallest component that is kept, voxels; neighbours share a face.
-
-    Returns
-    -------
-    npt.NDArray[np.bool_]
-        (D, H, W) mask.
-    """
-    labels, count = ndimage.label(mask)
-    if count == 0 or min_voxels <= 1:
-        return mask
-    keeps = np.bincount(labels.ravel()) >= min_voxels
-    keeps[0] = False
-    return np.asarray(keeps[labels], dtype=np.bool_)
-
-
 def bootstrap_interval(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Interval:
     """Mean with its 95 % percentile bootstrap interval, resampling patients.
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
+from inference.components import remove_small_components
 from inference.training.metrics import (
     bootstrap_interval,
     dice,
     false_positive_slices,
     hausdorff_95_px,
     intersection_over_union,
-    remove_small_components,
 )
 
 EMPTY = np.zeros((2, 8, 8), dtype=np.bool_)
