@@ -62,12 +62,12 @@ def name_finding(analysis: Analysis, finding: Finding) -> str:
 
 def format_volume(volume_ml: float) -> str:
     """Return a volume as text reads it: two decimals below 1 mL, else one."""
-    return f"{volume_ml:.2f} mL" if volume_ml < 1 else f"{volume_ml:.1f} mL"
+    return f"{volume_ml:.2f} mL" if round(volume_ml, 2) < 1 else f"{volume_ml:.1f} mL"
 
 
 def format_length(length_mm: float) -> str:
     """Return a length as text reads it: whole millimetres from 10 mm, one decimal below."""
-    return f"{length_mm:.1f} mm" if length_mm < 10 else f"{length_mm:.0f} mm"  # noqa: PLR2004
+    return f"{length_mm:.1f} mm" if round(length_mm, 1) < 10 else f"{length_mm:.0f} mm"  # noqa: PLR2004
 
 
 def _all(

@@ -105,8 +105,13 @@ def test_only_a_single_diameter(case):
 
 
 def test_numbers_are_rounded_for_reading():
-    assert [format_volume(v) for v in (0.234, 1.26, 120.04)] == ["0.23 mL", "1.3 mL", "120.0 mL"]
-    assert [format_length(v) for v in (4.26, 42.4)] == ["4.3 mm", "42 mm"]
+    assert [format_volume(v) for v in (0.234, 0.997, 1.26, 120.04)] == [
+        "0.23 mL",
+        "1.0 mL",
+        "1.3 mL",
+        "120.0 mL",
+    ]
+    assert [format_length(v) for v in (4.26, 9.98, 42.4)] == ["4.3 mm", "10 mm", "42 mm"]
 
 
 def test_confidence_words():
