@@ -53,6 +53,9 @@ err_console = Console(stderr=True)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file of settings.", show_default=False)
 ]
+QueuesOption = Annotated[
+    str, typer.Option(help="Queues that this process works on, separated by commas: runs, read, deliver.")
+]
 JsonOption = Annotated[bool, typer.Option("--json/--no-json", help="Print JSON.", show_default=False)]
 
 DEFAULT_RUN_TIMEOUT_S = 1800.0
@@ -73,33 +76,23 @@ def main() -> None:
 
 
 @app.command()
-def serve(config: ConfigOption = None) -> None:
+def serve(config: ConfigOption = None, queues: QueuesOption = "runs,read,deliver") -> None:
     """Receive, read and deliver, until Ctrl-C."""
-    _run_node(_settings(config), is_receiving=True)
+    _run_node(_settings(config), is_receiving=True, queues=_queue_names(queues))
 
 
 @app.command()
 def worker(
     config: ConfigOption = None,
-    queues: Annotated[
-        str, typer.Option(help="Queues to work on, separated by commas: runs, read, deliver.")
-    ] = "read",
+    queues: QueuesOption = "read",
     name: Annotated[
         str, typer.Option(help="Name of this worker; unique on its machine, the same after a restart.")
     ] = "worker-1",
 ) -> None:
-    """Work on queues without receiving; for further machines or GPUs."""
-    from integration.app import ALL_QUEUES
-
-    wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
-    unknown = sorted(set(wanted) - set(ALL_QUEUES))
-    if unknown or not wanted:
-        raise typer.BadParameter(
-            f"no such queue: {', '.join(unknown) or '(none)'}; choose among {', '.join(ALL_QUEUES)}"
-        )
+    """Work on queues without receiving; for further processes, machines or GPUs."""
     settings = _settings(config)
     engine = settings.engine.model_copy(update={"executor_id": f"{settings.engine.executor_id}.{name}"})
-    _run_node(settings.model_copy(update={"engine": engine}), is_receiving=False, queues=wanted)
+    _run_node(settings.model_copy(update={"engine": engine}), is_receiving=False, queues=_queue_names(queues))
 
 
 @app.command()
@@ -360,8 +353,20 @@ def _quiet_logging() -> None:
     configure_logging(level=logging.WARNING)
 
 
-def _run_node(settings: Settings, *, is_receiving: bool, queues: tuple[str, ...] | None = None) -> None:
-    from integration.app import ALL_QUEUES, Node
+def _queue_names(text: str) -> tuple[str, ...]:
+    from integration.app import ALL_QUEUES
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = sorted(set(names) - set(ALL_QUEUES))
+    if unknown or not names:
+        raise typer.BadParameter(
+            f"no such queue: {', '.join(unknown) or '(none)'}; choose among {', '.join(ALL_QUEUES)}"
+        )
+    return names
+
+
+def _run_node(settings: Settings, *, is_receiving: bool, queues: tuple[str, ...]) -> None:
+    from integration.app import Node
     from integration.observability import configure_logging
 
     configure_logging(json=settings.log_json)
@@ -369,7 +374,7 @@ def _run_node(settings: Settings, *, is_receiving: bool, queues: tuple[str, ...]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with Node(settings) as node:
-        node.start(queues=queues or ALL_QUEUES, is_receiving=is_receiving)
+        node.start(queues=queues, is_receiving=is_receiving)
         if is_receiving:
             err_console.print(
                 f"receiving as {settings.dicom.ae_title} on {settings.dicom.host}:{node.dicom_port}, "

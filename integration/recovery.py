@@ -197,7 +197,9 @@ class Recovery:
                     run_id, f"Processing this study ended {crashes} workers. Check memory and the images."
                 )
             else:
-                DBOS.resume_workflow(status.workflow_id)
+                DBOS.resume_workflow(
+                    status.workflow_id, queue_name=status.queue_name
+                )  # else any process takes it
 
     def _repeat(self, job: Callable[[], None], every_s: float) -> None:
         while not self._stop.is_set():
