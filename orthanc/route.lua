@@ -171,15 +171,18 @@ local function recover()
   end
 end
 
+-- Numbers of JSON are floats here: "123.0" would be no number to Orthanc, which then begins at 0 again,
+-- and with more than one page of changes this would never end.
 local function watchNewlyStable()
   repeat
-    local news = get('/changes?since=' .. lastChange .. '&limit=' .. CHANGES_AT_ONCE)
+    local before = lastChange
+    local news = get(string.format('/changes?since=%d&limit=%d', before, CHANGES_AT_ONCE))
     if news == nil then return end
     for _, change in ipairs(news['Changes']) do
       if change['ChangeType'] == 'StableStudy' then watched[change['ID']] = os.time() + WATCH_S end
     end
     lastChange = news['Last']
-  until news['Done']
+  until news['Done'] or lastChange <= before
 end
 
 local function sendIfDue(study)

@@ -88,6 +88,18 @@ def test_every_stable_study_reaches_the_node_which_is_told_how_many_images_there
         ]
 
 
+def test_an_archive_that_has_seen_hundreds_of_changes_goes_on_answering(tmp_path):
+    first, second = make_study(7, slices=150, size=16), make_study(8, slices=150, size=16)
+    with receiver() as node, orthanc_server(settings_for(tmp_path, node.port)) as orthanc:
+        for study in (first, second):
+            assert set(send(study, orthanc.dicom_port)) == {0}
+            wait_for(
+                lambda study=study: orthanc.get("/system") and uids(study) <= set(node.taken),
+                what="the study to be routed",
+            )
+        assert orthanc.get("/changes?limit=1&since=0")["Done"] is False, "one page held all changes"
+
+
 def test_late_images_are_routed_again_and_results_never(tmp_path):
     early, late = make_study(2, slices=4), make_study(2, slices=4, first_slice=4)
     own = make_study(2, slices=1, series_descriptions=("AI overview",), manufacturer="Preread")
