@@ -72,6 +72,9 @@ class InputCard(_CardPart):
     """What the model reads."""
 
     modality: Literal["CT", "MR"] = Field(description="Modality of every role.")
+    plane: Literal["axial", "any"] = Field(
+        default="any", description="Plane of the slices; axial ones are turned nose up before they are read."
+    )
     matrix: Annotated[int, Field(ge=1)] = Field(description="Side of the square network input, pixels.")
     roles: Annotated[tuple[RoleCard, ...], Field(min_length=1, description="Series, in channel order.")]
 

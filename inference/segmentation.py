@@ -26,6 +26,7 @@ from inference.findings import (
     SeriesInput,
 )
 from inference.measurement import diameters, key_slice, laterality, midline_x_mm, volume_ml
+from inference.orientation import AxialTurn, axial_turn
 from inference.packages import LabelCard, ModelPackage, RoleCard
 from inference.preparation import MATRIX, prepare_slices, restore_slices
 from inference.resampling import RegistrationError, resample_to
@@ -34,6 +35,8 @@ from inference.volume import Volume
 
 MAX_FINDINGS: Final = 10
 """Most findings of one label; smaller regions are united into the last one."""
+
+_AS_STORED: Final = AxialTurn(flips_rows=False, flips_columns=False)
 
 _SLICE_MARGIN: Final = 1
 """Slices beyond a region that help to find the midline of the head."""
@@ -116,15 +119,18 @@ def segment(
     ------
     MissingInputError
         If a required role is missing.
+    UnsuitablePlaneError
+        If the reference's slices do not lie in the plane that the model reads.
     RegistrationError
         If a required series does not lie on the reference's frame of reference.
     DeviceMemoryError, ModelPackageError
         As the runner raises them.
     """
     reference = _reference_volume(package, volumes)
+    turn = axial_turn(reference) if package.card.input.plane == "axial" else _AS_STORED
     model_input = assemble_input(package, volumes)
-    prediction = runner.predict(package, prepare_slices(model_input.channels), progress)
-    probabilities = restore_probabilities(prediction.probabilities, reference)
+    prediction = runner.predict(package, prepare_slices(turn.apply(model_input.channels)), progress)
+    probabilities = turn.apply(restore_probabilities(prediction.probabilities, reference))
     regions = find_regions(package, probabilities)
     labels = np.zeros(reference.array.shape, dtype=np.uint8)
     findings = []

@@ -12,6 +12,7 @@ from dicom_node.phantom import brain_mr_study
 from inference.analysis_files import load_analysis, save_analysis
 from inference.findings import FrameReference, Laterality, Presence, Quantity
 from inference.measurement import volume_ml
+from inference.orientation import UnsuitablePlaneError
 from inference.packages import ModelCard, ModelPackage, discover, load_package
 from inference.preparation import prepare_slices
 from inference.resampling import RegistrationError
@@ -227,3 +228,40 @@ def test_the_shipped_network_finds_the_lesion_of_the_phantom():
     dice = 2 * (marked & study.lesion_mask).sum() / (marked.sum() + study.lesion_mask.sum())
     assert dice > 0.6
     assert analysis.findings[0].laterality is Laterality.LEFT
+
+
+class BrightOnTheRightOfThePicture(BrightFlair):
+    """A predictor that knows which way up it was trained."""
+
+    def predict(self, package, batch, progress=None) -> Prediction:
+        prediction = super().predict(package, batch, progress)
+        prediction.probabilities[..., : batch.shape[-1] // 2] = 0
+        return prediction
+
+
+def test_slices_that_are_stored_mirrored_give_the_same_finding(tmp_path):
+    package = load_package(write_random_package(tmp_path, input=axial_input()))
+    shown = head_volume([(2, 100, 170, 12)])
+    affine = shown.affine.copy()
+    affine[0, 3] += (shown.array.shape[2] - 1) * affine[0, 0]
+    affine[0, 0] *= -1
+    mirrored = replace(shown, array=np.ascontiguousarray(shown.array[..., ::-1]), affine=affine)
+    results = [
+        segment(package, {"flair": volume}, BrightOnTheRightOfThePicture(), "1.2")
+        for volume in (shown, mirrored)
+    ]
+    (analysis, mask), (mirrored_analysis, mirrored_mask) = results
+    assert len(analysis.findings) == len(mirrored_analysis.findings) == 1
+    np.testing.assert_array_equal(mirrored_mask.labels, mask.labels[..., ::-1])
+    assert mirrored_analysis.findings[0].laterality is analysis.findings[0].laterality is Laterality.LEFT
+
+
+def test_a_sagittal_series_is_refused(tmp_path):
+    package = load_package(write_random_package(tmp_path, input=axial_input()))
+    affine = np.array([[0, 0, 5, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=float)
+    with pytest.raises(UnsuitablePlaneError, match="sagittal"):
+        segment(package, {"flair": replace(head_volume(), affine=affine)}, BrightFlair(), "1.2")
+
+
+def axial_input() -> dict:
+    return random_card("0" * 64)["input"] | {"plane": "axial"}
