@@ -1,7 +1,7 @@
 """Pure. Which series of a study a model reads, in which role.
 
 A model's input contract names roles (``flair``, ``post``); a series fits a role
-by modality, Series Description and number of images, and by nothing else: FLAIR
+by modality, Series Description, plane and number of images, and by nothing else: FLAIR
 is never taken for T1 because it looks similar. Localizers, results of our own,
 secondary captures and everything that is no image never fit.
 """
@@ -14,6 +14,7 @@ from typing import Final
 
 from dicom_node.globs import list_patterns, matches_any
 from dicom_node.headers import OWN_MANUFACTURER
+from dicom_node.planes import Plane, read_plane
 from dicom_node.sop_classes import IMAGE_CLASSES
 from dicom_node.study import Series, SeriesUID, Study
 
@@ -40,6 +41,8 @@ class InputRole:
         Globs that Series Description must not match.
     min_images : int
         Fewest images.
+    plane : Plane or None
+        Plane of the slices; a series whose header does not tell its plane fits all the same.
     substitute : str or None
         Role whose series stands in when no series fits this one.
     """
@@ -50,6 +53,7 @@ class InputRole:
     any_description: tuple[str, ...] = ()
     none_of: tuple[str, ...] = ()
     min_images: int = 1
+    plane: Plane | None = None
     substitute: str | None = None
 
 
@@ -111,6 +115,9 @@ def _misfits(series: Series, role: InputRole) -> Iterator[str]:
         yield f"description does not match {list_patterns(role.any_description)}"
     if role.none_of and matches_any(series.description, role.none_of):
         yield f"description matches {list_patterns(role.none_of)}"
+    plane = read_plane(series.header.get("ImageOrientationPatient", ""))
+    if role.plane is not None and plane is not None and plane is not role.plane:
+        yield f"its slices are {plane}"
     if series.number_of_images < role.min_images:
         yield f"it has {series.number_of_images} images of at least {role.min_images}"
 

@@ -7,16 +7,13 @@ back, nose up (LPS: +x, +y). A network that was trained on such slices reads oth
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dicom_node.errors import PermanentError
+from dicom_node.planes import Plane, plane_of
 from inference.volume import Volume
-
-_PLANES: Final = ("sagittal", "coronal", "axial")
-"""Plane by the patient axis (x, y, z) nearest to its normal."""
 
 
 class UnsuitablePlaneError(PermanentError):
@@ -50,8 +47,8 @@ def axial_turn(volume: Volume) -> AxialTurn:
         If it is sagittal or coronal, or its rows and columns are swapped.
     """
     columns, rows = volume.affine[:3, 0], volume.affine[:3, 1]
-    plane = _PLANES[_nearest_axis(np.cross(columns, rows))]
-    if plane != "axial":
+    plane = plane_of([*columns, *rows])
+    if plane is not Plane.AXIAL:
         raise UnsuitablePlaneError(
             f"The series is {plane}, and the model reads axial slices only: send an axial series or reformat."
         )

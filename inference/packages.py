@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from dicom_node.errors import PermanentError
+from dicom_node.planes import Plane
 from dicom_node.routing import InputContract, InputRole
 from inference.findings import ModelIdentity
 
@@ -184,11 +185,17 @@ class ModelPackage:
                     any_description=role.any_description,
                     none_of=role.none_of,
                     min_images=role.min_images,
+                    plane=self._plane_of(role),
                     substitute=role.substitute,
                 )
                 for role in self.card.input.roles
             )
         )
+
+    def _plane_of(self, role: RoleCard) -> Plane | None:
+        """Return the plane wanted of a role: others are resampled onto the reference's slices."""
+        is_bound = self.card.input.plane == "axial" and role is self.card.input.reference
+        return Plane.AXIAL if is_bound else None
 
     def build(self) -> torch.nn.Module:
         """Build the network with its weights, float32, on the CPU, in evaluation mode.

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
+from dicom_node.planes import Plane
 from dicom_node.routing import (
     Conditions,
     InputContract,
@@ -271,3 +272,17 @@ def test_order_does_not_matter(study: Study, rules: list[Rule], shuffler: random
     )
     assert set(first.explanations) == set(second.explanations)
     assert replace(first, explanations=()) == replace(second, explanations=())
+
+
+def test_the_plane_that_a_role_wants_beats_the_larger_series() -> None:
+    axial = InputContract(
+        roles=(InputRole(name="flair", required=True, any_description=("*flair*",), plane=Plane.AXIAL),)
+    )
+    sagittal_series = _series(3, "SAG FLAIR 3D", 160, ImageOrientationPatient=r"0\1\0\0\0\-1")
+    axial_series = _series(4, "AX FLAIR", 24, ImageOrientationPatient=r"1\0\0\0\1\0")
+    both = select_series(_study(sagittal_series, axial_series), axial)
+    assert both.roles == (("flair", axial_series.series_uid),)
+    alone = select_series(_study(sagittal_series), axial)
+    assert "its slices are sagittal" in alone.obstacles[0]
+    untold = _series(5, "FLAIR", 30)
+    assert select_series(_study(untold), axial).roles == (("flair", untold.series_uid),)
