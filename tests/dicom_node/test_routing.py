@@ -20,6 +20,7 @@ from dicom_node.routing import (
     RuleSet,
     parse_rules,
     route_study,
+    select_series,
 )
 from dicom_node.study import (
     Digest,
