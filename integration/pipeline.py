@@ -236,7 +236,8 @@ class Pipeline:
         with self._timed("encode"):
             folder = self.folder(run_id)
             row = self._ledger.run(run_id)
-            readings, text, sources = self._readings(folder), self._text(folder), self._sources(folder)
+            readings = [self._with_background(folder, reading) for reading in self._readings(folder)]
+            text, sources = self._text(folder), self._sources(folder)
             files = self._files(run_id)
             entries: list[ManifestEntry] = []
             without_bundle = ""
@@ -368,8 +369,9 @@ class Pipeline:
         )
 
     def readings(self, run_id: str) -> list[Reading]:
-        """Return what the models said about a run's study."""
-        return self._readings(self.folder(run_id))
+        """Return what the models said about a run's study, with the pixels for pictures of it."""
+        folder = self.folder(run_id)
+        return [self._with_background(folder, reading) for reading in self._readings(folder)]
 
     def sources(self, run_id: str) -> dict[str, Sequence[Dataset]]:
         """Return the headers of the series that were read, by Series Instance UID."""
@@ -395,19 +397,22 @@ class Pipeline:
         return sorted({assignment.model for assignment in decision.assignments})
 
     def _readings(self, folder: RunFolder) -> list[Reading]:
-        """Return what the models said; a run that no model could read ends here."""
+        """Return what the models said, without pictures; a run that no model could read ends here."""
         answers = [folder.read_json(_reading_name(model)) for model in self._models_of(folder)]
-        reasons = [answer["reason"] for answer in answers if "reason" in answer]
-        readings = [self._reading(folder, answer["analysis"]) for answer in answers if "analysis" in answer]
-        if not readings:
+        loaded = [
+            load_analysis(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer
+        ]
+        if not loaded:
+            reasons = [answer["reason"] for answer in answers if "reason" in answer]
             raise PermanentError("No model could read the study: " + "; ".join(reasons))
-        return readings
+        return [Reading(analysis=analysis, mask=mask) for analysis, mask in loaded]
 
-    def _reading(self, folder: RunFolder, name: str) -> Reading:
-        analysis, mask = load_analysis(folder.path / name)
-        study = folder.read_study()
-        series = study.series_by_uid(mask.series_uid)
-        return Reading(analysis=analysis, mask=mask, background=read_volume(self._datasets(series)).array)
+    def _with_background(self, folder: RunFolder, reading: Reading) -> Reading:
+        """Return a reading with the pixels that its mask lies on, for pictures."""
+        if reading.mask is None:
+            return reading
+        series = folder.read_study().series_by_uid(reading.mask.series_uid)
+        return replace(reading, background=read_volume(self._datasets(series)).array)
 
     def _text(self, folder: RunFolder) -> ReportText:
         return _TEXT.validate_json((folder.path / "text.json").read_bytes())
