@@ -27,6 +27,7 @@ from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import make_url
 
 from dicom_node.errors import PrereadError, TransientError
+from dicom_node.ledger.database import switch_to_wal
 from dicom_node.routing import Priority
 from integration.observability import describe_error
 from integration.pipeline import PIPELINE_VERSION, Pipeline
@@ -301,7 +302,7 @@ def _use_write_ahead_log(database_url: str) -> None:
     for path in _sqlite_file(database_url):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _sqlite_connection(path) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+            switch_to_wal(connection)
 
 
 def _sqlite_file(database_url: str) -> Iterator[Path]:

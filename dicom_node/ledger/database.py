@@ -8,6 +8,7 @@ to upgrade. Everything foreign that SQLAlchemy raises ends here.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -21,6 +22,7 @@ from dicom_node.errors import PermanentError, TransientError
 
 #: How long a writer waits for another process to finish its transaction.
 BUSY_TIMEOUT_S: Final = 30.0
+_WAL_RETRY_S: Final = 0.01
 _POOL_SIZE: Final = 8
 _POOL_OVERFLOW: Final = 56
 _WRITES = "preread_writes"
@@ -119,10 +121,28 @@ def _configure_sqlite(dbapi_connection: Any, record: object) -> None:
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def switch_to_wal(database: sqlite3.Connection | sqlite3.Cursor) -> None:
+    """Turn write-ahead logging on; it is a property of the file and lasts.
+
+    When several processes meet a new file, SQLite refuses all but one of them at once, without
+    regard to its busy timeout: it could not tell the wait from a deadlock. So the wait is here.
+    """
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_WAL_RETRY_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
