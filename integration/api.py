@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_node.clock import Clock
 from dicom_node.errors import PermanentError, TransientError
-from dicom_node.ledger import Ledger, RunRow, UnknownRunError
+from dicom_node.ledger import Ledger, RunRow, StoredInstance, UnknownRunError
 from dicom_node.study import StudyKey, derive_study_key
 from integration.observability import Metrics, describe_error
 from integration.stow_service import StowService
@@ -194,8 +194,11 @@ def _studies(ports: ApiPorts) -> APIRouter:
 
     @router.get("/quarantine", summary="Instances that could not be read, with their reason")
     def list_quarantine(limit: Limit = 100) -> list[dict[str, Any]]:
-        shown = ("instance_id", "received_at", "source_ae", "reason")
-        return [{name: getattr(row, name) for name in shown} for row in ledger.quarantined(limit)]
+        return [_show_instance(row) for row in ledger.quarantined(limit)]
+
+    @router.get("/conflicts", summary="Instances that came under a known UID with other content")
+    def list_conflicts(limit: Limit = 100) -> list[dict[str, Any]]:
+        return [_show_instance(row) for row in ledger.conflicts(limit)]
 
     return router
 
@@ -231,6 +234,11 @@ def _require_token(token: str | None) -> Callable[[str | None], None]:
             )
 
     return check
+
+
+def _show_instance(row: StoredInstance) -> dict[str, Any]:
+    shown = ("instance_id", "received_at", "source_ae", "study_key", "reason")
+    return {name: getattr(row, name) for name in shown}
 
 
 def _show_run(ports: ApiPorts, row: RunRow) -> dict[str, Any]:

@@ -221,6 +221,12 @@ def studies(config: ConfigOption = None, limit: int = 50, *, as_json: JsonOption
             out_console.print(
                 f"quarantined instance {instance.instance_id}: {instance.reason}", highlight=False
             )
+        for instance in ledger.conflicts(limit):
+            out_console.print(
+                f"conflicting instance {instance.instance_id} from {instance.source_ae}: "
+                "its UID was known with other content; the first stays current",
+                highlight=False,
+            )
 
 
 @models_app.command("list")

@@ -174,7 +174,7 @@ class Pipeline:
         with self._timed("read"):
             folder = self.folder(run_id)
             study = folder.read_study()
-            decision = RoutingDecision.from_json(folder.read_json("decision.json"))
+            decision = _decision(folder)
             assignment = next(a for a in decision.assignments if a.model == model)
             package = self._models.packages[model]
             volumes = {
@@ -241,11 +241,12 @@ class Pipeline:
             files = self._files(run_id)
             entries: list[ManifestEntry] = []
             without_bundle = ""
+            is_bundle_wanted = self._is_bundle_wanted(folder)
             for profile in self._wanted_profiles(folder):
                 context = self._context(row, profile)
                 results = encode_results(readings, sources, text, context)
                 entries += files.write_objects(profile, results)
-                if not self._is_bundle_wanted(folder):
+                if not is_bundle_wanted:
                     continue
                 try:
                     bundle = build_bundle(
@@ -388,12 +389,12 @@ class Pipeline:
 
     def _sources(self, folder: RunFolder) -> dict[str, Sequence[Dataset]]:
         study = folder.read_study()
-        decision = RoutingDecision.from_json(folder.read_json("decision.json"))
+        decision = _decision(folder)
         uids = sorted({uid for assignment in decision.assignments for uid in assignment.roles.values()})
         return {uid: self._datasets(study.series_by_uid(uid), with_pixels=False) for uid in uids}
 
     def _models_of(self, folder: RunFolder) -> list[str]:
-        decision = RoutingDecision.from_json(folder.read_json("decision.json"))
+        decision = _decision(folder)
         return sorted({assignment.model for assignment in decision.assignments})
 
     def _readings(self, folder: RunFolder) -> list[Reading]:
@@ -418,7 +419,7 @@ class Pipeline:
         return _TEXT.validate_json((folder.path / "text.json").read_bytes())
 
     def _wanted_destinations(self, folder: RunFolder) -> list[str]:
-        decision = RoutingDecision.from_json(folder.read_json("decision.json"))
+        decision = _decision(folder)
         unknown = sorted(set(decision.destinations) - set(self._destinations))
         if unknown:
             raise PermanentError(
@@ -475,6 +476,10 @@ class Pipeline:
             yield
         finally:
             self._metrics.steps.labels(step).observe(time.perf_counter() - began)
+
+
+def _decision(folder: RunFolder) -> RoutingDecision:
+    return RoutingDecision.from_json(folder.read_json("decision.json"))
 
 
 def _reading_name(model: str) -> str:

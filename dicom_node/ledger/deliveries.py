@@ -6,7 +6,20 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, delete, distinct, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    distinct,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from dicom_node.clock import Clock
 from dicom_node.errors import PermanentError
@@ -67,9 +80,8 @@ class DeliveryLedger:
 
     def is_own_output(self, sop_instance_uid: str) -> bool:
         """Tell whether we made this object."""
-        statement = select(outputs.c.object_uid).where(outputs.c.object_uid == sop_instance_uid)
         with self._database.reading() as connection:
-            return connection.execute(statement).first() is not None
+            return is_known_output(connection, sop_instance_uid)
 
     def queue_delivery(
         self, object_uid: str, destination: str, run_id: str, *, at: datetime | None = None
@@ -242,6 +254,12 @@ class DeliveryLedger:
         with self._database.reading() as connection:
             rows = connection.execute(select(deliveries).where(condition).order_by(*order)).all()
         return tuple(_to_delivery(row) for row in rows)
+
+
+def is_known_output(connection: Connection, sop_instance_uid: str) -> bool:
+    """Tell whether we made this object, inside a transaction that is under way."""
+    statement = select(outputs.c.object_uid).where(outputs.c.object_uid == sop_instance_uid)
+    return connection.execute(statement).first() is not None
 
 
 def _same(object_uid: str, destination: str) -> ColumnElement[bool]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
 from dicom_node.headers import InstanceHeader, clean_text
 from dicom_node.ledger.database import Database, LedgerContentionError
+from dicom_node.ledger.deliveries import is_known_output
 from dicom_node.ledger.group_commit import GroupCommit
 from dicom_node.ledger.records import InstanceState, ReceivedInstance, Reception, StoredInstance
 from dicom_node.ledger.schema import associations, instances
@@ -249,6 +250,8 @@ def _record_entry(connection: Connection, entry: IndexedInstance) -> None:
     else:
         late = _late_identity(connection, entry.instance_id, entry.header)
         values = _header_values(entry.header) | {"study_key": entry.study_key} | late
+        # An archive may coerce the manufacturer that headers are recognised by.
+        values["is_own_result"] |= is_known_output(connection, entry.header.sop_instance_uid)
     connection.execute(update(instances).where(instances.c.instance_id == entry.instance_id).values(**values))
 
 

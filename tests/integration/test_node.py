@@ -80,6 +80,29 @@ def test_own_results_that_come_back_are_not_read(node: Node, tmp_path: Path) -> 
     assert (study.run_count, study.is_collecting) == (1, False)
 
 
+def test_own_results_are_known_even_if_the_archive_renamed_their_maker(node: Node, tmp_path: Path) -> None:
+    send_study(node, small_study(), tmp_path / "study")
+    wait_until(lambda: len(ended_runs(node)) == 1)
+    back = [pydicom.dcmread(paths[0]) for kind, paths in results_of(tmp_path).items() if kind != "bundle"]
+    for dataset in back:
+        dataset.Manufacturer = "ARCHIVE"
+        dataset.pop("ContributingEquipmentSequence", None)
+    send_study(node, back, tmp_path / "back")
+    wait_until(lambda: not node.ledger.unindexed(1))
+    study = node.ledger.study_overview(10)[0]
+    assert (study.run_count, study.is_collecting) == (1, False)
+
+
+def test_another_content_under_a_known_uid_is_kept_and_shown(node: Node, tmp_path: Path) -> None:
+    study = small_study()
+    send_study(node, study, tmp_path / "study")
+    study[0].ImageComments = "another content"
+    send_study(node, study[:1], tmp_path / "again")
+    with httpx.Client(base_url=f"http://127.0.0.1:{node.http_port}", trust_env=False) as client:
+        (conflict,) = client.get("/api/conflicts").raise_for_status().json()
+    assert conflict["source_ae"] == "DEMO"
+
+
 def test_late_images_make_a_new_version(node: Node, tmp_path: Path) -> None:
     study = small_study()
     send_study(node, study[:-1], tmp_path / "early")
