@@ -33,8 +33,8 @@ class InputRole:
         For example ``flair``.
     required : bool
         Whether the model cannot run without it.
-    modality : str
-        Modality (0008,0060); empty takes any.
+    modalities : tuple of str
+        Modality (0008,0060), one of these; empty takes any.
     any_description : tuple of str
         Globs; Series Description must match one. Empty takes any.
     none_of : tuple of str
@@ -49,7 +49,7 @@ class InputRole:
 
     name: str
     required: bool = False
-    modality: str = ""
+    modalities: tuple[str, ...] = ()
     any_description: tuple[str, ...] = ()
     none_of: tuple[str, ...] = ()
     min_images: int = 1
@@ -59,9 +59,16 @@ class InputRole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputContract:
-    """Everything a model wants of a study; role names are unique."""
+    """Everything a model wants of a study; role names are unique.
+
+    Attributes
+    ----------
+    is_any_role_enough : bool
+        Whether the model runs with whichever roles have a series, as long as there is one.
+    """
 
     roles: tuple[InputRole, ...]
+    is_any_role_enough: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +116,7 @@ def _misfits(series: Series, role: InputRole) -> Iterator[str]:
         yield "it is a result of Preread"
     if _LOCALIZER in _image_type(series):
         yield "it is a localizer"
-    if role.modality and series.modality.upper() != role.modality.upper():
+    if role.modalities and series.modality.upper() not in role.modalities:
         yield f"modality is {series.modality or 'empty'}"
     if role.any_description and not matches_any(series.description, role.any_description):
         yield f"description does not match {list_patterns(role.any_description)}"
@@ -133,9 +140,10 @@ def _with_substitutes(study: Study, contract: InputContract, chosen: dict[str, S
             assert role.substitute is not None
             roles.append((role.name, chosen[role.substitute]))
             substitutions.append((role.name, role.substitute))
-        elif role.required:
+        elif role.required or (contract.is_any_role_enough and not chosen):
             why = _why_missing(study, role, chosen)
-            obstacles.append(f"no series for the required role {role.name}: {why}")
+            kind = "required role" if role.required else "role"
+            obstacles.append(f"no series for the {kind} {role.name}: {why}")
     if obstacles:
         return Selection(obstacles=tuple(obstacles))
     return Selection(roles=tuple(roles), substitutions=tuple(substitutions))

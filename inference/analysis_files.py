@@ -1,6 +1,6 @@
-"""Adapter: keeps an analysis and its mask in a run's folder, as JSON and npz.
+"""Adapter: keeps an analysis, its mask and its heat maps in a run's folder, as JSON and npz.
 
-The JSON names the digest of the mask's file, so that a pair that does not belong together is noticed. Files
+The JSON names the digests of the arrays' files, so that files that do not belong together are noticed. Files
 appear whole or not at all, and the same analysis gives the same bytes.
 """
 
@@ -11,20 +11,31 @@ import io
 import os
 import zipfile
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dicom_node.errors import PermanentError
-from inference.findings import Analysis, FrameReference, Mask
-
-FORMAT: Final = 1
-"""Version of the files' layout."""
+from inference.findings import Analysis, FrameReference, Heatmap, Mask, Outcome
 
 
 class AnalysisFileError(PermanentError):
-    """A stored analysis is missing, damaged, or does not belong to its mask: run the model again."""
+    """A stored analysis is missing, damaged, or does not belong to its arrays: run the model again."""
+
+
+class _ArrayFile(BaseModel):
+    """An array beside the JSON: the mask, or a heat map; ``answer`` and ``method`` are a heat map's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    series_uid: str
+    frames: tuple[FrameReference, ...]
+    answer: str = ""
+    method: str = ""
 
 
 class _AnalysisFile(BaseModel):
@@ -32,53 +43,64 @@ class _AnalysisFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
-    format: Literal[1]
+    format: Literal[2] = 2
     analysis: Analysis
-    mask_file: str
-    mask_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    mask_series_uid: str
-    mask_frames: tuple[FrameReference, ...]
+    mask: _ArrayFile | None = None
+    heatmaps: tuple[_ArrayFile, ...] = ()
 
 
 _ADAPTER: Final = TypeAdapter(_AnalysisFile)
 
 
-def save_analysis(folder: Path, analysis: Analysis, mask: Mask) -> Path:
-    """Write an analysis and its mask.
+def save_outcome(folder: Path, outcome: Outcome) -> Path:
+    """Write an analysis with its mask and heat maps.
 
     Parameters
     ----------
     folder : Path
         The run's folder; it is created if need be.
-    analysis : Analysis
-        What the model found.
-    mask : Mask
-        Its label map.
+    outcome : Outcome
+        What the model returned. Heat maps are kept as float16.
 
     Returns
     -------
     Path
-        ``folder/analysis-<model>.json``; the mask lies beside it as ``mask-<model>.npz``.
+        ``folder/analysis-<model>.json``; arrays lie beside it as ``mask-<model>.npz`` and
+        ``heatmap-<model>-<answer>.npz``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    packed = _pack(mask)
-    mask_path = folder / f"mask-{analysis.model.name}.npz"
+    name, mask = outcome.analysis.model.name, outcome.mask
     content = _AnalysisFile(
-        format=FORMAT,
-        analysis=analysis,
-        mask_file=mask_path.name,
-        mask_sha256=hashlib.sha256(packed).hexdigest(),
-        mask_series_uid=mask.series_uid,
-        mask_frames=mask.frames,
+        analysis=outcome.analysis,
+        mask=None
+        if mask is None
+        else _ArrayFile(
+            file=f"mask-{name}.npz",
+            sha256=_write_array(folder / f"mask-{name}.npz", mask.labels),
+            series_uid=mask.series_uid,
+            frames=mask.frames,
+        ),
+        heatmaps=tuple(
+            _ArrayFile(
+                file=f"heatmap-{name}-{heatmap.answer}.npz",
+                sha256=_write_array(
+                    folder / f"heatmap-{name}-{heatmap.answer}.npz", heatmap.values.astype(np.float16)
+                ),
+                series_uid=heatmap.series_uid,
+                frames=heatmap.frames,
+                answer=heatmap.answer,
+                method=heatmap.method,
+            )
+            for heatmap in outcome.heatmaps
+        ),
     )
-    path = folder / f"analysis-{analysis.model.name}.json"
-    _write_whole(mask_path, packed)
+    path = folder / f"analysis-{name}.json"
     _write_whole(path, _ADAPTER.dump_json(content, indent=1))
     return path
 
 
-def load_analysis(path: Path) -> tuple[Analysis, Mask]:
-    """Read what `save_analysis` wrote.
+def load_outcome(path: Path) -> Outcome:
+    """Read what `save_outcome` wrote.
 
     Parameters
     ----------
@@ -87,35 +109,79 @@ def load_analysis(path: Path) -> tuple[Analysis, Mask]:
 
     Returns
     -------
-    tuple of Analysis and Mask
-        Equal to what was saved.
+    Outcome
+        Equal to what was saved, heat maps to float16's precision.
 
     Raises
     ------
     AnalysisFileError
-        If a file is missing or damaged, or the mask is not the one that the JSON describes.
+        If a file is missing or damaged, or an array is not the one that the JSON describes.
     """
+    content = _read_content(path)
+    return Outcome(
+        analysis=content.analysis,
+        mask=None
+        if content.mask is None
+        else Mask(
+            labels=_read_array(path.parent, content.mask),
+            series_uid=content.mask.series_uid,
+            frames=content.mask.frames,
+        ),
+        heatmaps=tuple(
+            Heatmap(
+                values=_read_array(path.parent, stored).astype(np.float32),
+                series_uid=stored.series_uid,
+                frames=stored.frames,
+                answer=stored.answer,
+                method=stored.method,
+            )
+            for stored in content.heatmaps
+        ),
+    )
+
+
+def load_analysis(path: Path) -> Analysis:
+    """Read the analysis alone, without its arrays.
+
+    Raises
+    ------
+    AnalysisFileError
+        If the file is missing or damaged.
+    """
+    return _read_content(path).analysis
+
+
+def _read_content(path: Path) -> _AnalysisFile:
     try:
-        content = _ADAPTER.validate_json(path.read_bytes())
-        packed = (path.parent / Path(content.mask_file).name).read_bytes()
+        return _ADAPTER.validate_json(path.read_bytes())
     except (OSError, ValidationError) as exc:
         raise AnalysisFileError("A stored analysis is missing or damaged: run the model again.") from exc
-    if hashlib.sha256(packed).hexdigest() != content.mask_sha256:
-        raise AnalysisFileError("A stored mask is not the one its analysis describes: run the model again.")
+
+
+def _read_array(folder: Path, stored: _ArrayFile) -> npt.NDArray[Any]:
     try:
-        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-            labels = stored["labels"]
+        packed = (folder / Path(stored.file).name).read_bytes()
+    except OSError as exc:
+        raise AnalysisFileError("An array of a stored analysis is missing: run the model again.") from exc
+    if hashlib.sha256(packed).hexdigest() != stored.sha256:
+        raise AnalysisFileError("A stored array is not the one its analysis describes: run the model again.")
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            array: npt.NDArray[Any] = arrays["values"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
-        raise AnalysisFileError("A stored mask is damaged: run the model again.") from exc
-    mask = Mask(labels=labels, series_uid=content.mask_series_uid, frames=content.mask_frames)
-    return content.analysis, mask
+        raise AnalysisFileError("A stored array is damaged: run the model again.") from exc
+    return array
 
 
-def _pack(mask: Mask) -> bytes:
-    """Return the label map as compressed npz. Its entries are dated 1980: equal masks give equal bytes."""
+def _write_array(path: Path, array: npt.NDArray[Any]) -> str:
+    """Write an array as compressed npz and return the digest of the file.
+
+    The entries of an npz are dated 1980: equal arrays give equal bytes.
+    """
     stream = io.BytesIO()
-    np.savez_compressed(stream, labels=mask.labels)
-    return stream.getvalue()
+    np.savez_compressed(stream, values=array)
+    _write_whole(path, stream.getvalue())
+    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -13,137 +13,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import JsonValue, ValidationError
 
 from dicom_node.errors import PermanentError
 from dicom_node.planes import Plane
 from dicom_node.routing import InputContract, InputRole
+from inference.cards import CARD_NAME, FileCard, ModelCard, RoleCard
 from inference.findings import ModelIdentity
 
 if TYPE_CHECKING:
     import torch
 
-CARD_NAME: Final = "model.yaml"
-"""File name of a package's card."""
-
-_SEMANTIC_VERSION: Final = r"^\d+\.\d+\.\d+$"
-_NAME: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-_ROLE: Final = r"^[a-z0-9]+(_[a-z0-9]+)*$"
-_PLAIN_SAFETENSORS: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors$"
-
 
 class ModelPackageError(PermanentError):
     """A model package is unusable; the message names the file and what to do about it."""
-
-
-class _CardPart(BaseModel):
-    """Part of a card: unknown fields are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkCard(_CardPart):
-    """Which built-in network, and its constructor arguments."""
-
-    builtin: str = Field(description="Name of a network in inference/networks/.")
-    arguments: dict[str, JsonValue] = Field(default_factory=dict, description="Constructor arguments.")
-
-
-class RoleCard(_CardPart):
-    """One series that the model reads; the order of the roles is the order of the input channels."""
-
-    name: Annotated[str, Field(pattern=_ROLE, description="Name of the role, for example flair.")]
-    required: bool = Field(default=False, description="Whether the model cannot read the study without it.")
-    any_description: tuple[str, ...] = Field(
-        default=(), description="Glob patterns; Series Description must match one, case-insensitively."
-    )
-    none_of: tuple[str, ...] = Field(
-        default=(), description="Glob patterns that Series Description must not match."
-    )
-    min_images: Annotated[int, Field(ge=1)] = Field(default=1, description="Fewest images of the series.")
-    substitute: str | None = Field(
-        default=None, description="Role whose series stands in when this one is missing."
-    )
-
-
-class InputCard(_CardPart):
-    """What the model reads."""
-
-    modality: Literal["CT", "MR"] = Field(description="Modality of every role.")
-    plane: Literal["axial", "any"] = Field(
-        default="any", description="Plane of the slices; axial ones are turned nose up before they are read."
-    )
-    matrix: Annotated[int, Field(ge=1)] = Field(description="Side of the square network input, pixels.")
-    roles: Annotated[tuple[RoleCard, ...], Field(min_length=1, description="Series, in channel order.")]
-
-    @model_validator(mode="after")
-    def _check_roles(self) -> InputCard:
-        by_name = {role.name: role for role in self.roles}
-        if len(by_name) != len(self.roles):
-            raise ValueError("roles: every role needs its own name")
-        if not any(role.required for role in self.roles):
-            raise ValueError("roles: one role must be required, its series carries the result")
-        for role in self.roles:
-            if role.substitute is not None and not getattr(by_name.get(role.substitute), "required", False):
-                raise ValueError(f"roles: the substitute of {role.name} must be a required role")
-            if not role.required and role.substitute is None:
-                raise ValueError(f"roles: {role.name} is optional and needs a substitute")
-        return self
-
-    @property
-    def reference(self) -> RoleCard:
-        """The first required role: results lie on the frames of its series."""
-        return next(role for role in self.roles if role.required)
-
-
-class LabelCard(_CardPart):
-    """One thing that the model marks; label ``value`` is output channel ``value - 1``."""
-
-    value: Annotated[int, Field(ge=1, le=255)] = Field(description="Value in the label map.")
-    name: str = Field(description="Name for people.")
-    concept: str = Field(description="Key of the finding in reporting/codes.py.")
-    site: str = Field(description="Key of the anatomic site in reporting/codes.py.")
-
-
-class WeightsCard(_CardPart):
-    """The file of weights and its digest."""
-
-    file: Annotated[str, Field(pattern=_PLAIN_SAFETENSORS, description="File beside the card.")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, hexadecimal.")]
-    dtype: Literal["float16", "bfloat16", "float32"] = Field(description="How the weights are stored.")
-
-
-class ModelCard(_CardPart):
-    """The card of a model package: what it is for, what it reads, what it marks, how good it is."""
-
-    name: Annotated[str, Field(pattern=_NAME, description="Name of the package: its folder.")]
-    version: Annotated[str, Field(pattern=_SEMANTIC_VERSION, description="Version: the folder in it.")]
-    title: Annotated[str, Field(max_length=64, description="Name for people, at most 64 characters (LO).")]
-    task: Literal["segmentation"] = Field(description="What the model does.")
-    network: NetworkCard
-    input: InputCard
-    labels: Annotated[tuple[LabelCard, ...], Field(min_length=1)]
-    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="Probability from which a voxel is marked."
-    )
-    min_component_voxels: Annotated[int, Field(ge=1)] = Field(
-        description="Smallest region that is reported, voxels of the network's matrix."
-    )
-    intended_use: str = Field(min_length=1)
-    limits: JsonValue = Field(description="What the model must not be used for, and where it fails.")
-    training_data: JsonValue = Field(description="What it was trained on.")
-    metrics: JsonValue = Field(description="Measured figures with their confidence intervals.")
-    licence: str = Field(min_length=1, description="Licence of the weights.")
-    weights: WeightsCard
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> ModelCard:
-        if [label.value for label in self.labels] != list(range(1, len(self.labels) + 1)):
-            raise ValueError("labels: number the values 1, 2, ... in the order of the output channels")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +67,7 @@ class ModelPackage:
                 InputRole(
                     name=role.name,
                     required=role.required,
-                    modality=self.card.input.modality,
+                    modalities=role.modality or self.card.input.modality,
                     any_description=role.any_description,
                     none_of=role.none_of,
                     min_images=role.min_images,
@@ -189,7 +75,8 @@ class ModelPackage:
                     substitute=role.substitute,
                 )
                 for role in self.card.input.roles
-            )
+            ),
+            is_any_role_enough=self.card.input.is_any_role_enough,
         )
 
     def _plane_of(self, role: RoleCard) -> Plane | None:
@@ -215,7 +102,7 @@ class ModelPackage:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        builtin = self.card.network.builtin
+        builtin = self.card.network.builtin or ""
         if builtin not in BUILTIN_NETWORKS:
             known = ", ".join(sorted(BUILTIN_NETWORKS))
             raise ModelPackageError(
@@ -226,7 +113,9 @@ class ModelPackage:
         except (TypeError, ValueError) as exc:
             raise ModelPackageError(f"{self._where}: network.arguments do not fit {builtin}: {exc}") from exc
         try:
-            stored = load(_read_verified(self.folder, self.card.weights))
+            stored: dict[str, torch.Tensor] = {}
+            for file in self.card.weights.files:
+                stored |= load(read_verified(self.folder, file))
             network.load_state_dict({name: _as_float32(value) for name, value in stored.items()}, strict=True)
         except (SafetensorError, RuntimeError) as exc:
             raise ModelPackageError(
@@ -333,7 +222,8 @@ def load_package(folder: Path) -> ModelPackage:
         raise ModelPackageError(
             f"{where}: the card says {card.name}/{card.version}; rename the folders or correct the card."
         )
-    _read_verified(folder, card.weights)
+    for file in card.weights.files:
+        read_verified(folder, file)
     return ModelPackage(card=card, folder=folder)
 
 
@@ -359,19 +249,25 @@ def discover(models_dir: Path) -> Catalogue:
     return Catalogue(packages=tuple(packages), broken=tuple(broken))
 
 
-def card_schema() -> dict[str, JsonValue]:
-    """Return the JSON Schema of the card, for editors and documentation."""
-    return ModelCard.model_json_schema()
-
-
 def _attention_res_unet(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
     from inference.networks.attention_res_unet import AttentionResUNet
 
     return AttentionResUNet(**arguments)  # type: ignore[arg-type]  # the constructor checks
 
 
+def _encoder_attention_unet(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
+    from inference.networks.encoder_attention_unet import EncoderAttentionUNet
+
+    return EncoderAttentionUNet(**arguments)  # type: ignore[arg-type]  # the constructor checks
+
+
 BUILTIN_NETWORKS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], torch.nn.Module]]] = (
-    MappingProxyType({"attention_res_unet": _attention_res_unet})
+    MappingProxyType(
+        {
+            "attention_res_unet": _attention_res_unet,
+            "encoder_attention_unet": _encoder_attention_unet,
+        }
+    )
 )
 """Networks that a card may name."""
 
@@ -381,18 +277,18 @@ def _as_float32(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def _read_verified(folder: Path, weights: WeightsCard) -> bytes:
-    """Read the weights once and return exactly the bytes whose digest was checked."""
+def read_verified(folder: Path, file: FileCard) -> bytes:
+    """Read a file of a package once and return exactly the bytes whose digest was checked."""
     where = f"{folder.parent.name}/{folder.name}"
     try:
-        content = (folder / weights.file).read_bytes()
+        content = (folder / file.file).read_bytes()
     except OSError as exc:
         raise ModelPackageError(
-            f"{where}: {weights.file} is missing or unreadable; put the weights there."
+            f"{where}: {file.file} is missing or unreadable; put the weights there."
         ) from exc
-    if hashlib.sha256(content).hexdigest() != weights.sha256:
+    if hashlib.sha256(content).hexdigest() != file.sha256:
         raise ModelPackageError(
-            f"{where}: {weights.file} is not the file that the card describes (SHA-256 differs); install the "
+            f"{where}: {file.file} is not the file that the card describes (SHA-256 differs); install the "
             "package "
             "again from its source."
         )

@@ -66,6 +66,33 @@ def prepare_slices(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     return np.ascontiguousarray(np.stack(prepared, axis=1))
 
 
+def stack_context(slices: npt.NDArray[np.float32], context: int) -> npt.NDArray[np.float32]:
+    """Give every slice its neighbours as further channels.
+
+    Parameters
+    ----------
+    slices : npt.NDArray[np.float32]
+        (D, C, H, W) prepared slices, foot to head.
+    context : int
+        Neighbours on each side; 0 returns the slices as they are. Beyond the ends the last slice repeats.
+
+    Returns
+    -------
+    npt.NDArray[np.float32]
+        (D, (2 * context + 1) * C, H, W): the C channels of the lowest neighbour first.
+    """
+    if context == 0:
+        return slices
+    indices = context_indices(len(slices), context)
+    return np.concatenate([slices[column] for column in indices.T], axis=1)
+
+
+def context_indices(count: int, context: int) -> npt.NDArray[np.int64]:
+    """Return (D, 2 * context + 1): for each of D slices the slices that it is seen with, lowest first."""
+    around = np.arange(count)[:, None] + np.arange(-context, context + 1)
+    return np.asarray(np.clip(around, 0, count - 1), dtype=np.int64)
+
+
 def restore_slices(maps: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     """Map the network's output back onto the patient's own grid: the inverse geometry of `prepare_slices`.
 

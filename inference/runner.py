@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -195,7 +196,7 @@ class Runner:
         ModelPackageError
             If the package does not build.
         """
-        channels = len(package.card.input.roles)
+        channels = package.card.input.channels
         has_shape = batch.ndim == _BATCH_NDIM and batch.shape[1] == channels and batch.size > 0
         if not has_shape or not np.isfinite(batch).all():
             raise InvalidBatchError(
@@ -219,6 +220,31 @@ class Runner:
         if self._observer is not None:
             self._observer(package.identity, statistics)
         return Prediction(probabilities=probabilities, statistics=statistics)
+
+    @contextmanager
+    def borrow(self, package: ModelPackage) -> Iterator[tuple[torch.nn.Module, torch.device]]:
+        """Lend a package's resident network, in evaluation mode and channels last, with its device.
+
+        For what is no plain prediction: boxes, gradients, Monte-Carlo dropout. The device is locked
+        meanwhile; whoever changes the network's mode puts it back.
+
+        Raises
+        ------
+        DeviceFailureError, DeviceMemoryError
+            If the device fails or runs out of memory inside the block.
+        ModelPackageError
+            If the package does not build.
+        """
+        with self._lock:
+            network = self._network(package)
+            try:
+                yield network, self._device
+            except torch.OutOfMemoryError as exc:
+                raise DeviceMemoryError(
+                    "The device has no memory for this image: free it or choose another device."
+                ) from exc
+            except torch.AcceleratorError as exc:
+                raise DeviceFailureError(f"{self._device} failed: retry, or choose another device.") from exc
 
     def _forward(
         self, network: torch.nn.Module, images: npt.NDArray[np.float32]

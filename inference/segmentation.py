@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_node.errors import PermanentError
+from inference.cards import LabelCard, RoleCard
 from inference.components import label_components
 from inference.findings import (
     Analysis,
@@ -27,8 +28,8 @@ from inference.findings import (
 )
 from inference.measurement import diameters, key_slice, laterality, midline_x_mm, volume_ml
 from inference.orientation import AxialTurn, axial_turn
-from inference.packages import LabelCard, ModelPackage, RoleCard
-from inference.preparation import MATRIX, prepare_slices, restore_slices
+from inference.packages import ModelPackage
+from inference.preparation import MATRIX, prepare_slices, restore_slices, stack_context
 from inference.resampling import RegistrationError, resample_to
 from inference.runner import Prediction, Progress
 from inference.volume import Volume
@@ -129,8 +130,10 @@ def segment(
     reference = _reference_volume(package, volumes)
     turn = axial_turn(reference) if package.card.input.plane == "axial" else _AS_STORED
     model_input = assemble_input(package, volumes)
-    prediction = runner.predict(package, prepare_slices(turn.apply(model_input.channels)), progress)
-    probabilities = turn.apply(restore_probabilities(prediction.probabilities, reference))
+    slices = stack_context(prepare_slices(turn.apply(model_input.channels)), package.card.input.context)
+    probabilities = turn.apply(
+        restore_probabilities(predict_slices(package, slices, runner, progress), reference)
+    )
     regions = find_regions(package, probabilities)
     labels = np.zeros(reference.array.shape, dtype=np.uint8)
     findings = []
@@ -146,6 +149,46 @@ def segment(
         notes=model_input.notes + _result_notes(package, regions),
     )
     return analysis, Mask(labels=labels, series_uid=reference.series_uid, frames=reference.frames)
+
+
+def predict_slices(
+    package: ModelPackage,
+    slices: npt.NDArray[np.float32],
+    runner: Predictor,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Predict slices, and their mirror images where the card asks for it.
+
+    Parameters
+    ----------
+    package : ModelPackage
+        The model.
+    slices : ndarray
+        (D, C, MATRIX, MATRIX) float32 prepared slices with their context.
+
+    Returns
+    -------
+    ndarray
+        (D, labels, MATRIX, MATRIX) float32 probabilities.
+    """
+    if not package.card.test_time_mirror:
+        return runner.predict(package, slices, progress).probabilities
+    total = 2 * len(slices)
+    sides = []
+    for index, view in enumerate((slices, np.ascontiguousarray(slices[..., ::-1]))):
+        done_before = index * len(slices)
+        prediction = runner.predict(
+            package,
+            view,
+            None if progress is None else _shifted(progress, done_before, total),
+        )
+        sides.append(prediction.probabilities)
+    return np.asarray((sides[0] + sides[1][..., ::-1]) / 2, dtype=np.float32)
+
+
+def _shifted(progress: Progress, done_before: int, total: int) -> Progress:
+    """Return a progress report for one part of a longer task."""
+    return lambda done, _: progress(done_before + done, total)
 
 
 def assemble_input(package: ModelPackage, volumes: Mapping[str, Volume]) -> ModelInput:

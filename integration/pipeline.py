@@ -29,11 +29,11 @@ from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
 from dicom_node.routing import RoutingDecision, RuleSet, route_study
 from dicom_node.storage import InstanceStore
 from dicom_node.study import Instance, Series, Study
-from inference.analysis_files import load_analysis, save_analysis
+from inference.analysis_files import load_analysis, load_outcome, save_outcome
 from inference.findings import Analysis
 from inference.packages import ModelPackage
+from inference.reading import read_study
 from inference.runner import Runner
-from inference.segmentation import segment
 from inference.volume import read_volume
 from integration.delivery import DeliveryItem, Destination, deliver_run, select_items
 from integration.observability import Metrics
@@ -181,23 +181,23 @@ class Pipeline:
                 role: read_volume(self._datasets(study.series_by_uid(uid)))
                 for role, uid in assignment.roles.items()
             }
-            analysis, mask = segment(
+            outcome = read_study(
                 package,
                 volumes,
                 self._models.runner,
                 study.study_uid,
                 progress=lambda done, total: self.progress(run_id, model, done, total),
             )
-            path = save_analysis(folder.path, analysis, mask)
+            path = save_outcome(folder.path, outcome)
             folder.write_json(_reading_name(model), {"analysis": path.name})
             log.info(
                 "study_read",
                 run_id=run_id,
                 model=model,
                 model_version=package.card.version,
-                findings=len(analysis.findings),
+                findings=len(outcome.analysis.findings),
             )
-            return {"model": model, "findings": len(analysis.findings)}
+            return {"model": model, "findings": len(outcome.analysis.findings)}
 
     def note_failed_reading(self, run_id: str, model: str, reason: str) -> Json:
         """Keep why a model could not read the study."""
@@ -401,12 +401,15 @@ class Pipeline:
         """Return what the models said, without pictures; a run that no model could read ends here."""
         answers = [folder.read_json(_reading_name(model)) for model in self._models_of(folder)]
         loaded = [
-            load_analysis(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer
+            load_outcome(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer
         ]
         if not loaded:
             reasons = [answer["reason"] for answer in answers if "reason" in answer]
             raise PermanentError("No model could read the study: " + "; ".join(reasons))
-        return [Reading(analysis=analysis, mask=mask) for analysis, mask in loaded]
+        return [
+            Reading(analysis=outcome.analysis, mask=outcome.mask, heatmaps=outcome.heatmaps)
+            for outcome in loaded
+        ]
 
     def _with_background(self, folder: RunFolder, reading: Reading) -> Reading:
         """Return a reading with the pixels that its mask lies on, for pictures."""
@@ -467,7 +470,7 @@ class Pipeline:
         if row.run.predecessor is None:
             return []
         folder = self.folder(row.run.predecessor)
-        return [load_analysis(path)[0] for path in sorted(folder.path.glob("analysis-*.json"))]
+        return [load_analysis(path) for path in sorted(folder.path.glob("analysis-*.json"))]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

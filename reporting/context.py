@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from inference.findings import Analysis, Mask, ModelIdentity
+from inference.findings import Analysis, Heatmap, Mask, ModelIdentity
 from reporting.uids import DicomUID, derive_uid
 
 #: Header data sets (pixel data may be absent) of each series, by Series Instance UID.
@@ -132,12 +132,15 @@ class Reading:
     ----------
     mask : Mask or None
         None for a model that outlines nothing.
+    heatmaps : tuple of Heatmap
+        Where the network looked.
     background : ndarray or None
         (D, H, W) float32: the reference series on the frames of the mask, for pictures.
     """
 
     analysis: Analysis
     mask: Mask | None = None
+    heatmaps: tuple[Heatmap, ...] = ()
     background: npt.NDArray[np.float32] | None = None
 
 

@@ -48,7 +48,7 @@ def random_card(sha256: str, **changes) -> dict:
         "training_data": "None.",
         "metrics": {},
         "licence": "Apache-2.0",
-        "weights": {"file": "model.safetensors", "sha256": sha256, "dtype": "float16"},
+        "weights": {"files": [{"file": "model.safetensors", "sha256": sha256}], "dtype": "float16"},
     }
     return card | changes
 

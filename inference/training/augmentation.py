@@ -77,11 +77,14 @@ class SliceAugmenter:
         How often sequences are taken away.
     generator : torch.Generator
         Source of every draw.
+    slices : int
+        Neighbouring slices that make up one view's channels; their sequences vary together.
     """
 
-    def __init__(self, missing: MissingSequences, generator: torch.Generator) -> None:
+    def __init__(self, missing: MissingSequences, generator: torch.Generator, slices: int = 1) -> None:
         self._missing = missing
         self._generator = generator
+        self._slices = slices
 
     def __call__(
         self, images: torch.Tensor, masks: torch.Tensor, crop: Crop
@@ -91,7 +94,7 @@ class SliceAugmenter:
         Parameters
         ----------
         images : torch.Tensor
-            (N, C, 256, 256) float32 prepared slices.
+            (N, slices * C, 256, 256) float32 prepared slices.
         masks : torch.Tensor
             (N, 1, 256, 256) float32 zeros and ones.
         crop : Crop
@@ -100,7 +103,7 @@ class SliceAugmenter:
         Returns
         -------
         tuple[torch.Tensor, torch.Tensor]
-            (N, C, S, S) slices and (N, 1, S, S) masks of zeros and ones, S the crop's matrix.
+            (N, slices * C, S, S) slices and (N, 1, S, S) masks of zeros and ones, S the crop's matrix.
         """
         grid = self._grid(len(images), crop)
         images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -131,20 +134,23 @@ class SliceAugmenter:
         return functional.affine_grid(theta, [count, 1, crop.matrix, crop.matrix], align_corners=False)
 
     def _vary_intensity(self, images: torch.Tensor) -> torch.Tensor:
-        """Vary gamma, coil shading, contrast, brightness, sharpness and noise, per slice and sequence."""
-        count, channels = images.shape[:2]
-        each = (count, channels, 1, 1)
+        """Vary gamma, coil shading, contrast, brightness, sharpness and noise, per view and sequence."""
+        count, channels, *matrix = images.shape
+        sequences = channels // self._slices
+        each = (count, 1, sequences, 1, 1)
         whole = (count, 1, 1, 1)
-        low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+        views = images.view(count, self._slices, sequences, *matrix)
+        low, high = views.amin((1, 3, 4), keepdim=True), views.amax((1, 3, 4), keepdim=True)
         extent = (high - low).clamp_min(1e-3)
         log_gamma = self._uniform(each, -_LOG_GAMMA, _LOG_GAMMA) * self._chance(each, _GAMMA_CHANCE)
-        images = low + extent * ((images - low) / extent).clamp(0.0, 1.0) ** torch.exp(log_gamma)
-        shading = self._uniform((count, channels, 3, 3), -_SHADING, _SHADING)
-        shading = shading * self._chance(each, _SHADING_CHANCE)
-        field = functional.interpolate(shading, images.shape[-2:], mode="bicubic", align_corners=True)
-        images = low + (images - low) * (1.0 + field)
+        views = low + extent * ((views - low) / extent).clamp(0.0, 1.0) ** torch.exp(log_gamma)
+        shading = self._uniform((count, sequences, 3, 3), -_SHADING, _SHADING)
+        shading = shading * self._chance((count, sequences, 1, 1), _SHADING_CHANCE)
+        field = functional.interpolate(shading, matrix, mode="bicubic", align_corners=True)
+        views = low + (views - low) * (1.0 + field[:, None])
         gain = self._uniform(each, 1.0 - _GAIN, 1.0 + _GAIN)
-        images = images * gain + self._uniform(each, -_OFFSET_DEVIATIONS, _OFFSET_DEVIATIONS)
+        views = views * gain + self._uniform(each, -_OFFSET_DEVIATIONS, _OFFSET_DEVIATIONS)
+        images = views.reshape(count, channels, *matrix)
         blurred = functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
         images = torch.where(self._chance(whole, _BLUR_CHANCE), blurred, images)
         level = self._uniform(whole, 0.0, _NOISE_DEVIATIONS) * self._chance(whole, _NOISE_CHANCE)
@@ -152,8 +158,9 @@ class SliceAugmenter:
 
     def _take_sequences_away(self, images: torch.Tensor) -> torch.Tensor:
         """Replace sequences by FLAIR, the data set's own convention for a sequence that is missing."""
-        count, channels = images.shape[:2]
-        is_missing = self._chance((count, channels), self._missing.each)
-        is_missing |= self._chance((count, 1), self._missing.all_others)
-        flair = images[:, self._missing.flair : self._missing.flair + 1]
-        return torch.where(is_missing[:, :, None, None], flair, images)
+        count, channels, *matrix = images.shape
+        views = images.view(count, self._slices, channels // self._slices, *matrix)
+        is_missing = self._chance((count, 1, views.shape[2], 1, 1), self._missing.each)
+        is_missing |= self._chance((count, 1, 1, 1, 1), self._missing.all_others)
+        flair = views[:, :, self._missing.flair : self._missing.flair + 1]
+        return torch.where(is_missing, flair, views).reshape(count, channels, *matrix)

@@ -21,6 +21,7 @@ from torch import nn
 
 from inference.components import remove_small_components
 from inference.packages import load_package
+from inference.preparation import stack_context
 from inference.training.lgg import LggCase, prepare_case
 from inference.training.metrics import (
     Interval,
@@ -150,10 +151,16 @@ class PackagedNetwork:
         In evaluation mode, float32, channels last.
     rule : DecisionRule
         The card's threshold and component size.
+    context : int
+        Neighbouring slices on each side.
+    mirror : bool
+        Whether mirrored slices are read too.
     """
 
     network: nn.Module
     rule: DecisionRule
+    context: int = 0
+    mirror: bool = False
 
 
 def channels_last(network: nn.Module) -> None:
@@ -162,7 +169,12 @@ def channels_last(network: nn.Module) -> None:
 
 
 def predict_probabilities(
-    network: nn.Module, slices: npt.NDArray[np.float32], *, batch_size: int = 8, reduced: bool = False
+    network: nn.Module,
+    slices: npt.NDArray[np.float32],
+    *,
+    batch_size: int = 8,
+    reduced: bool = False,
+    mirror: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Predict a prepared volume slice by slice.
 
@@ -174,17 +186,25 @@ def predict_probabilities(
     network : nn.Module
         Network in evaluation mode.
     slices : npt.NDArray[np.float32]
-        (D, C, S, S) prepared slices.
+        (D, C, S, S) prepared slices with their context.
     batch_size : int
         Slices at a time; another number may change the last bits.
     reduced : bool
         Whether to compute in bfloat16, for validation during training; the node computes in float32.
+    mirror : bool
+        Whether to average with the prediction of the mirrored slices.
 
     Returns
     -------
     npt.NDArray[np.float32]
         (D, S, S) probabilities.
     """
+    if mirror:
+        sides = [
+            predict_probabilities(network, view, batch_size=batch_size, reduced=reduced)
+            for view in (slices, np.ascontiguousarray(slices[..., ::-1]))
+        ]
+        return np.asarray((sides[0] + sides[1][..., ::-1]) / 2, dtype=np.float32)
     parts: list[npt.NDArray[np.float32]] = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
         for start in range(0, len(slices), batch_size):
@@ -232,7 +252,8 @@ def evaluate(packaged: PackagedNetwork, cases: Iterable[LggCase], *, flair_alone
     """
     scores = []
     for case in cases:
-        probabilities = predict_probabilities(packaged.network, prepare_case(case, flair_alone=flair_alone))
+        slices = stack_context(prepare_case(case, flair_alone=flair_alone), packaged.context)
+        probabilities = predict_probabilities(packaged.network, slices, mirror=packaged.mirror)
         scores.append(score_patient(case, packaged.rule.decide(probabilities)))
     return Evaluation(sequences="FLAIR alone" if flair_alone else "all sequences", scores=tuple(scores))
 
@@ -318,4 +339,9 @@ def read_package(folder: Path) -> PackagedNetwork:
     rule = DecisionRule(
         threshold=package.card.threshold, min_component_voxels=package.card.min_component_voxels
     )
-    return PackagedNetwork(network=network, rule=rule)
+    return PackagedNetwork(
+        network=network,
+        rule=rule,
+        context=package.card.input.context,
+        mirror=package.card.test_time_mirror,
+    )

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,9 +26,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from inference.networks.attention_res_unet import AttentionResUNet
+from inference.networks.encoder_attention_unet import EncoderAttentionUNet
+from inference.packages import BUILTIN_NETWORKS
+from inference.preparation import context_indices, stack_context
 from inference.training.augmentation import Crop, MissingSequences, SliceAugmenter
 from inference.training.evaluation import (
+    WEIGHTS,
     DecisionRule,
     Evaluation,
     channels_last,
@@ -39,7 +42,6 @@ from inference.training.evaluation import (
     write_weights,
 )
 from inference.training.lgg import (
-    CHANNELS,
     FLAIR,
     LggCase,
     cache_path,
@@ -49,6 +51,7 @@ from inference.training.lgg import (
     split_patients,
 )
 from inference.training.metrics import Interval, dice
+from inference.training.pretrained import load_encoder
 
 __all__ = ["SegmentationLoss", "Stage", "TrainingConfig", "app", "evaluate", "train"]
 
@@ -71,11 +74,6 @@ class Stage:
     epochs: int
     crop: Crop
 
-    @property
-    def reduction(self) -> int:
-        """How many times coarser than the prepared slice the network sees it."""
-        return self.crop.span_px // self.crop.matrix
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
@@ -83,16 +81,21 @@ class TrainingConfig:
 
     Attributes
     ----------
-    channels : tuple[int, ...]
-        Feature channels per level of the network.
-    dropout : float
-        Dropout probability in the coarse levels.
+    network : str
+        Name of a built-in network (`inference.packages.BUILTIN_NETWORKS`).
+    arguments : dict
+        Its constructor arguments, as the card will name them.
+    context : int
+        Neighbouring slices on each side that the network sees with a slice.
     stages : tuple[Stage, ...]
-        Resolutions in order. A network that only saw half resolution is packaged with `reduction: 2`.
+        Crops in order; patches smaller than the slice come first.
     batch_size : int
         Slices a step.
-    peak_rate, weight_decay, clip_norm : float
-        AdamW's peak learning rate (one cycle), its decoupled decay, and the gradient norm limit.
+    peak_rate, encoder_rate, weight_decay, clip_norm : float
+        AdamW's peak learning rate (one cycle) and that of a pretrained encoder, its decoupled decay, and the
+        gradient norm limit.
+    focal_gamma : float
+        Exponent by which easy pixels count less in the cross-entropy; 0 is plain cross-entropy.
     average_decay : float
         Decay a step of the exponential moving average of the weights, which is what is validated and kept.
     tumour_free_share : float
@@ -107,24 +110,42 @@ class TrainingConfig:
         Seed of the weights, the draws and the augmentation.
     """
 
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    dropout: float = 0.1
-    stages: tuple[Stage, ...] = (Stage(epochs=20, crop=Crop(matrix=128, span_px=256)),)
+    network: str = "encoder_attention_unet"
+    arguments: dict[str, Any] = field(
+        default_factory=lambda: {"in_channels": 9, "out_channels": 1, "dropout": 0.1}
+    )
+    context: int = 1
+    stages: tuple[Stage, ...] = (
+        Stage(epochs=14, crop=Crop(matrix=192, span_px=192)),
+        Stage(epochs=8, crop=Crop(matrix=256, span_px=256)),
+    )
     batch_size: int = 16
-    peak_rate: float = 1.5e-3
+    peak_rate: float = 1e-3
+    encoder_rate: float = 3e-4
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
+    focal_gamma: float = 0.0
     average_decay: float = 0.995
     tumour_free_share: float = 0.5
-    flair_alone_probability: float = 0.15
-    channel_dropout_probability: float = 0.1
+    flair_alone_probability: float = 0.1
+    channel_dropout_probability: float = 0.07
     validation_epochs: int = 2
     patience_epochs: int = 10
     seed: int = 20261122
 
 
 class SegmentationLoss(nn.Module):
-    """Binary cross-entropy plus one minus the Dice coefficient of the whole batch, in equal parts."""
+    """Binary cross-entropy (focal if asked) plus one minus the Dice coefficient of the batch, in equal parts.
+
+    Parameters
+    ----------
+    focal_gamma : float
+        Exponent of the focal term; 0 is plain cross-entropy.
+    """
+
+    def __init__(self, focal_gamma: float = 0.0) -> None:
+        super().__init__()
+        self._focal_gamma = focal_gamma
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Score logits against a mask.
@@ -142,15 +163,18 @@ class SegmentationLoss(nn.Module):
         probability = torch.sigmoid(logits)
         overlap = 2.0 * (probability * target).sum() + 1.0
         batch_dice = overlap / (probability.sum() + target.sum() + 1.0)
-        return functional.binary_cross_entropy_with_logits(logits, target) + 1.0 - batch_dice
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        if self._focal_gamma > 0.0:
+            entropy = entropy * (probability - target).abs() ** self._focal_gamma
+        return entropy.mean() + 1.0 - batch_dice
 
 
 @dataclass(slots=True, kw_only=True)
 class _State:
     """What a resumed run continues from."""
 
-    network: AttentionResUNet
-    average: AttentionResUNet
+    network: nn.Module
+    average: nn.Module
     optimiser: torch.optim.AdamW
     epoch: int = 0
     step: int = 0
@@ -186,7 +210,9 @@ class _State:
         return self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= patience_epochs
 
 
-def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
+def train(
+    config: TrainingConfig, data: Path, out: Path, *, resume: bool = False, encoder: Path | None = None
+) -> Path:
     """Train the network and keep the weights with the best mean per-patient validation Dice.
 
     Parameters
@@ -199,6 +225,8 @@ def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False
         Run folder: `config.json`, `split.json`, `history.jsonl`, `checkpoint.pt`, `best.safetensors`.
     resume : bool
         Whether to continue from the run folder's checkpoint, if there is one.
+    encoder : Path or None
+        ImageNet weights of the network's encoder to begin with (`inference.training.pretrained`).
 
     Returns
     -------
@@ -211,13 +239,16 @@ def train(config: TrainingConfig, data: Path, out: Path, *, resume: bool = False
     (out / "config.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
     (out / "split.json").write_text(json.dumps(asdict(split), indent=2), encoding="utf-8")
     cache = cache_path(data, out.parent)
-    pool = _pool(read_cases(data, split.training, cache))
-    validation = [(prepare_case(case), case.masks) for case in read_cases(data, split.validation, cache)]
+    pool = _pool(read_cases(data, split.training, cache), config.context)
+    validation = [
+        (stack_context(prepare_case(case), config.context), case.masks)
+        for case in read_cases(data, split.validation, cache)
+    ]
     console.print(
         f"{len(split.training)} training patients, {len(pool.images)} slices, "
         f"{int(pool.is_tumour.sum())} with tumour; {len(validation)} validation patients"
     )
-    state = _start(config)
+    state = _start(config, encoder)
     if resume and (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         console.print(f"resumed after epoch {state.epoch}")
@@ -249,41 +280,66 @@ def _run_epoch(
     record["loss"] = _train_epoch(config, state, pool, stage)
     record["seconds"] = round(time.monotonic() - started, 1)
     if (state.epoch + 1) % config.validation_epochs == 0:
-        record["dice"] = _validate(state.average, validation, stage.reduction)
+        record["dice"] = _validate(state.average, validation)
         if is_last_stage and (state.best_epoch < 0 or record["dice"] > state.best_dice):
             state.best_dice, state.best_epoch = record["dice"], state.epoch
     state.epoch += 1
     return record
 
 
-def _start(config: TrainingConfig) -> _State:
+def _start(config: TrainingConfig, encoder: Path | None) -> _State:
     """Build the network, its moving average and the optimiser."""
     torch.manual_seed(config.seed)
-    network = AttentionResUNet(channels=config.channels, dropout=config.dropout)
+    network = BUILTIN_NETWORKS[config.network](config.arguments)
+    if encoder is not None:
+        load_encoder(network.get_submodule("encoder"), encoder, slices=2 * config.context + 1)
     channels_last(network)
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    plain = [weight for weight in network.parameters() if weight.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=config.peak_rate, weight_decay=config.weight_decay)
+    groups: list[dict[str, Any]] = []
+    for is_encoder, rate in ((True, config.encoder_rate), (False, config.peak_rate)):
+        for is_decayed, decay in ((True, config.weight_decay), (False, 0.0)):
+            weights = [
+                weight
+                for name, weight in network.named_parameters()
+                if (weight.ndim > 1) == is_decayed
+                and (encoder is not None and name.startswith("encoder.")) == is_encoder
+            ]
+            groups.append({"params": weights, "peak": rate, "weight_decay": decay})
+    optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=config.peak_rate)
     return _State(network=network, average=deepcopy(network).eval(), optimiser=optimiser)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SlicePool:
-    """All training slices: (N, 3, 256, 256) float16, (N, 1, 256, 256) bool, and (N,) which hold tumour."""
+    """All training slices, and which of them each one is seen with.
+
+    (N, 3, 256, 256) float16 images, (N, 1, 256, 256) bool masks, (N, 2 * context + 1) neighbours, and (N,)
+    which slices hold tumour.
+    """
 
     images: torch.Tensor
     masks: torch.Tensor
+    neighbours: torch.Tensor
     is_tumour: npt.NDArray[np.bool_]
 
+    def take(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (N, slices * 3, 256, 256) float32 images and (N, 1, 256, 256) float32 masks."""
+        seen = self.images[self.neighbours[chosen]]
+        return seen.flatten(1, 2).float(), self.masks[chosen].float()
 
-def _pool(cases: Sequence[LggCase]) -> _SlicePool:
+
+def _pool(cases: Sequence[LggCase], context: int) -> _SlicePool:
     """Prepare cases and pool their slices."""
     images = np.concatenate([prepare_case(case).astype(np.float16) for case in cases])
     masks = np.concatenate([case.masks for case in cases])
-    is_tumour = np.asarray(masks.any(axis=(1, 2)), dtype=np.bool_)
+    starts = np.cumsum([0, *(len(case.masks) for case in cases)])
+    neighbours = [
+        start + context_indices(len(case.masks), context) for start, case in zip(starts, cases, strict=False)
+    ]
     return _SlicePool(
-        images=torch.from_numpy(images), masks=torch.from_numpy(masks[:, None]), is_tumour=is_tumour
+        images=torch.from_numpy(images),
+        masks=torch.from_numpy(masks[:, None]),
+        neighbours=torch.from_numpy(np.concatenate(neighbours)),
+        is_tumour=np.asarray(masks.any(axis=(1, 2)), dtype=np.bool_),
     )
 
 
@@ -303,7 +359,7 @@ def _batches(
     """Yield whole batches in order, as float32."""
     for start in range(0, len(order) - batch_size + 1, batch_size):
         chosen = torch.from_numpy(order[start : start + batch_size])
-        yield pool.images[chosen].float(), pool.masks[chosen].float()
+        yield pool.take(chosen)
 
 
 def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage: Stage) -> float:
@@ -312,8 +368,9 @@ def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage:
     missing = MissingSequences(
         flair=FLAIR, all_others=config.flair_alone_probability, each=config.channel_dropout_probability
     )
-    augment = SliceAugmenter(missing, torch.Generator().manual_seed(config.seed + state.epoch))
-    score = SegmentationLoss()
+    generator = torch.Generator().manual_seed(config.seed + state.epoch)
+    augment = SliceAugmenter(missing, generator, slices=2 * config.context + 1)
+    score = SegmentationLoss(config.focal_gamma)
     order = _draw_slices(config, pool.is_tumour, state.epoch)
     total_steps = len(order) // config.batch_size * sum(each.epochs for each in config.stages)
     state.network.train()
@@ -321,18 +378,34 @@ def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage:
     for batch in _batches(pool, order, config.batch_size):
         inputs, targets = augment(*batch, stage.crop)
         for group in state.optimiser.param_groups:
-            group["lr"] = _one_cycle(state.step / total_steps) * config.peak_rate
+            group["lr"] = _one_cycle(state.step / total_steps) * group["peak"]
         with torch.autocast("cpu", torch.bfloat16):
-            logits = state.network(inputs.contiguous(memory_format=torch.channels_last))
-        loss = score(logits.float(), targets)
+            scales = _forward(state.network, inputs.contiguous(memory_format=torch.channels_last))
+        loss = _supervise(score, scales, targets)
         state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # missing from torch's stub
         nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
         state.optimiser.step()
         state.step += 1
         _follow(state.average, state.network, min(config.average_decay, (1 + state.step) / (10 + state.step)))
         losses.append(loss.item())
     return float(np.mean(losses))
+
+
+def _forward(network: nn.Module, inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Return the network's logits, at several resolutions if it gives them, the finest first."""
+    if isinstance(network, EncoderAttentionUNet):
+        return network.forward_scales(inputs)
+    return [network(inputs)]
+
+
+def _supervise(score: SegmentationLoss, scales: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    """Score the logits of every resolution, each coarser one half as much as the one before."""
+    loss = torch.zeros(())
+    for depth, logits in enumerate(scales):
+        coarse = functional.adaptive_max_pool2d(target, logits.shape[-2:]) if depth else target
+        loss = loss + 0.5**depth * score(logits.float(), coarse)
+    return loss
 
 
 def _one_cycle(progress: float) -> float:
@@ -353,17 +426,14 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _validate(
-    network: AttentionResUNet,
-    cases: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]],
-    reduction: int,
+    network: nn.Module, cases: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 ) -> float:
     """Mean per-patient Dice at threshold 0.5 on the prepared slices' matrix."""
-    network.reduction = reduction
     rule = DecisionRule()
     predictions = (predict_probabilities(network, slices, reduced=True) for slices, _ in cases)
-    scores = [dice(rule.decide(maps), masks) for maps, (_, masks) in zip(predictions, cases, strict=True)]
-    network.reduction = 1
-    return float(np.mean(scores))
+    return float(
+        np.mean([dice(rule.decide(maps), masks) for maps, (_, masks) in zip(predictions, cases, strict=True)])
+    )
 
 
 def _contiguous(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -386,12 +456,12 @@ def train_command(
     data: Annotated[Path, typer.Option(help="Folder of the LGG data set.")],
     out: Annotated[Path, typer.Option(help="Run folder.")],
     *,
+    encoder: Annotated[Path | None, typer.Option(help="ImageNet weights of the encoder (.pth).")] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the run folder's checkpoint.")] = False,
-    epochs: Annotated[int, typer.Option(help="Epochs.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of weights and draws.")] = TrainingConfig().seed,
 ) -> None:
     """Train the network on the LGG data set."""
-    stage = Stage(epochs=epochs, crop=TrainingConfig().stages[0].crop)
-    train(TrainingConfig(stages=(stage,)), data, out, resume=resume)
+    train(TrainingConfig(seed=seed), data, out, resume=resume, encoder=encoder)
 
 
 @app.command("pack")
@@ -404,29 +474,22 @@ def pack_command(
     console = Console()
     stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     split = json.loads((run / "split.json").read_text(encoding="utf-8"))
-    crop = Crop(**stored["stages"][-1]["crop"])
-    arguments = {
-        "in_channels": len(CHANNELS),
-        "out_channels": 1,
-        "channels": stored["channels"],
-        "dropout": stored["dropout"],
-        "reduction": crop.span_px // crop.matrix,
-    }
-    network = AttentionResUNet(**arguments)
+    network = BUILTIN_NETWORKS[stored["network"]](stored["arguments"])
     network.load_state_dict(load_file(run / "best.safetensors"))
     digest = write_weights(network, model)
-    network.load_state_dict(load_file(model / "model.safetensors"))
+    network.load_state_dict(load_file(model / WEIGHTS))
     channels_last(network.eval())
     cases = read_cases(data, split["validation"], cache_path(data, run.parent))
     maps, masks = [], []
     for case in track(cases, "predicting", console=console):
         for flair_alone in (False, True):
-            maps.append(predict_probabilities(network, prepare_case(case, flair_alone=flair_alone)))
+            slices = stack_context(prepare_case(case, flair_alone=flair_alone), stored["context"])
+            maps.append(predict_probabilities(network, slices, mirror=True))
             masks.append(case.masks)
     best, table = choose_rule(maps, masks)
     console.print(_rule_table(table))
     console.print(f"best: threshold {best.threshold}, min_component_voxels {best.min_component_voxels}")
-    console.print(f"arguments: {json.dumps(arguments)}")
+    console.print(f"network: {stored['network']} {json.dumps(stored['arguments'])}")
     console.print(f"sha256: {digest}", soft_wrap=True)
 
 

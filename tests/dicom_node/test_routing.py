@@ -39,16 +39,18 @@ TUMOUR = InputContract(
     roles=(
         InputRole(
             name="pre",
-            modality="MR",
+            modalities=("MR",),
             any_description=("*t1*",),
             none_of=("*flair*", "*post*", "*gd*"),
             min_images=5,
             substitute="flair",
         ),
-        InputRole(name="flair", required=True, modality="MR", any_description=("*flair*",), min_images=5),
+        InputRole(
+            name="flair", required=True, modalities=("MR",), any_description=("*flair*",), min_images=5
+        ),
         InputRole(
             name="post",
-            modality="MR",
+            modalities=("MR",),
             any_description=("*t1*post*", "*t1*gd*"),
             min_images=5,
             substitute="flair",

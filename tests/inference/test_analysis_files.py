@@ -9,17 +9,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from inference.analysis_files import AnalysisFileError, load_analysis, save_analysis
+from inference.analysis_files import AnalysisFileError, load_analysis, load_outcome, save_outcome
 from inference.findings import (
     Analysis,
     Diameter,
     Finding,
     FrameReference,
+    Heatmap,
     ImagePoint,
     Laterality,
     Mask,
     Measurement,
     ModelIdentity,
+    Outcome,
     Presence,
     Quantity,
     SeriesInput,
@@ -68,48 +70,68 @@ masks = st.builds(
     frames=st.lists(frames, max_size=5).map(tuple),
 )
 
-EXAMPLE = Analysis(
-    model=ModelIdentity(name="m", version="1", weights_sha256="0", task="segmentation", title="M"),
-    study_uid="1.2",
-    inputs=(),
-    findings=(),
+heatmaps = st.builds(
+    Heatmap,
+    values=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=3, max_dims=3, max_side=5),
+        elements=st.sampled_from([0, 0.25, 1]),
+    ),
+    series_uid=texts,
+    frames=st.lists(frames, max_size=3).map(tuple),
+    answer=st.just("F1"),
 )
-EMPTY = Mask(labels=np.zeros((2, 3, 4), dtype=np.uint8), series_uid="1.3", frames=())
+
+EXAMPLE = Outcome(
+    analysis=Analysis(
+        model=ModelIdentity(name="m", version="1", weights_sha256="0", task="segmentation", title="M"),
+        study_uid="1.2",
+        inputs=(),
+        findings=(),
+    ),
+    mask=Mask(labels=np.zeros((2, 3, 4), dtype=np.uint8), series_uid="1.3", frames=()),
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(analysis=analyses, mask=masks)
-def test_what_is_read_equals_what_was_written(tmp_path, analysis, mask):
-    loaded, loaded_mask = load_analysis(save_analysis(tmp_path, analysis, mask))
-    assert loaded == analysis
-    np.testing.assert_array_equal(loaded_mask.labels, mask.labels)
-    assert loaded_mask.labels.dtype == np.uint8
-    assert (loaded_mask.series_uid, loaded_mask.frames) == (mask.series_uid, mask.frames)
+@given(analysis=analyses, mask=st.none() | masks, maps=st.lists(heatmaps, max_size=1).map(tuple))
+def test_what_is_read_equals_what_was_written(tmp_path, analysis, mask, maps):
+    loaded = load_outcome(save_outcome(tmp_path, Outcome(analysis=analysis, mask=mask, heatmaps=maps)))
+    assert loaded.analysis == analysis
+    assert (loaded.mask is None) == (mask is None)
+    if mask is not None and loaded.mask is not None:
+        np.testing.assert_array_equal(loaded.mask.labels, mask.labels)
+        assert loaded.mask.labels.dtype == np.uint8
+        assert (loaded.mask.series_uid, loaded.mask.frames) == (mask.series_uid, mask.frames)
+    for kept, wanted in zip(loaded.heatmaps, maps, strict=True):
+        np.testing.assert_array_equal(kept.values, wanted.values)
+        assert (kept.series_uid, kept.frames, kept.answer) == (wanted.series_uid, wanted.frames, "F1")
 
 
 def test_the_same_analysis_gives_the_same_bytes(tmp_path):
-    first, second = (save_analysis(tmp_path / name, EXAMPLE, EMPTY) for name in "ab")
+    first, second = (save_outcome(tmp_path / name, EXAMPLE) for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert (tmp_path / "a" / "mask-m.npz").read_bytes() == (tmp_path / "b" / "mask-m.npz").read_bytes()
 
 
 def test_no_partial_file_stays(tmp_path):
-    save_analysis(tmp_path, EXAMPLE, EMPTY)
+    save_outcome(tmp_path, EXAMPLE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["analysis-m.json", "mask-m.npz"]
 
 
 def test_a_mask_of_another_analysis_is_noticed(tmp_path):
-    path = save_analysis(tmp_path, EXAMPLE, EMPTY)
-    other = replace(EMPTY, labels=np.ones((2, 3, 4), dtype=np.uint8))
-    save_analysis(tmp_path / "other", EXAMPLE, other)
+    path = save_outcome(tmp_path, EXAMPLE)
+    other = replace(EXAMPLE, mask=replace(EXAMPLE.mask, labels=np.ones((2, 3, 4), dtype=np.uint8)))
+    save_outcome(tmp_path / "other", other)
     (tmp_path / "other" / "mask-m.npz").replace(tmp_path / "mask-m.npz")
     with pytest.raises(AnalysisFileError, match="not the one"):
-        load_analysis(path)
+        load_outcome(path)
+    assert load_analysis(path) == EXAMPLE.analysis
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "unknown field", "no mask"])
 def test_damage_is_noticed(tmp_path, damage):
-    path = save_analysis(tmp_path, EXAMPLE, EMPTY)
+    path = save_outcome(tmp_path, EXAMPLE)
     if damage == "missing":
         path.unlink()
     elif damage == "truncated":
@@ -119,4 +141,4 @@ def test_damage_is_noticed(tmp_path, damage):
     else:
         (tmp_path / "mask-m.npz").unlink()
     with pytest.raises(AnalysisFileError, match="run the model again"):
-        load_analysis(path)
+        load_outcome(path)

@@ -128,7 +128,7 @@ def test_weights_survive_the_package(tmp_path: Path) -> None:
         "training_data": "test",
         "metrics": "test",
         "licence": "CC0-1.0",
-        "weights": {"file": "model.safetensors", "sha256": digest, "dtype": "float16"},
+        "weights": {"files": [{"file": "model.safetensors", "sha256": digest}], "dtype": "float16"},
     }
     (folder / "model.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     packaged = read_package(folder)

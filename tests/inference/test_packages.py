@@ -9,7 +9,8 @@ import yaml
 from random_model_package import NAME, VERSION, write_random_package
 
 from dicom_node.routing import InputContract, InputRole
-from inference.packages import ModelPackageError, card_schema, discover, load_package
+from inference.cards import card_schema
+from inference.packages import ModelPackageError, discover, load_package
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models"
 
@@ -30,7 +31,7 @@ def test_the_contract_is_what_routing_reads(tmp_path):
     contract = load_package(write_random_package(tmp_path)).contract
     assert isinstance(contract, InputContract)
     assert contract.roles[1] == InputRole(
-        name="flair", required=True, modality="MR", any_description=("*flair*",), min_images=3
+        name="flair", required=True, modalities=("MR",), any_description=("*flair*",), min_images=3
     )
     assert contract.roles[0].substitute == "flair"
 
@@ -67,12 +68,12 @@ BROKEN_CARDS = {
     "unknown field": ({"colour": "red"}, "colour: Extra inputs"),
     "threshold of one": ({"threshold": 1.0}, "threshold"),
     "pickled weights": (
-        {"weights": {"file": "model.pt", "sha256": "0" * 64, "dtype": "float16"}},
-        "weights.file",
+        {"weights": {"files": [{"file": "model.pkl", "sha256": "0" * 64}], "dtype": "float16"}},
+        "weights.files.0.file",
     ),
     "weights elsewhere": (
-        {"weights": {"file": "../model.safetensors", "sha256": "0" * 64, "dtype": "float16"}},
-        "weights.file",
+        {"weights": {"files": [{"file": "../model.safetensors", "sha256": "0" * 64}], "dtype": "float16"}},
+        "weights.files.0.file",
     ),
     "no required role": (
         {"input": {"modality": "MR", "matrix": 256, "roles": [{"name": "flair", "substitute": "flair"}]}},

@@ -9,11 +9,12 @@ from lgg_study import pack_lgg_patient
 from random_model_package import random_card, write_random_package
 
 from dicom_node.phantom import brain_mr_study
-from inference.analysis_files import load_analysis, save_analysis
-from inference.findings import FrameReference, Laterality, Presence, Quantity
+from inference.analysis_files import load_outcome, save_outcome
+from inference.cards import ModelCard
+from inference.findings import FrameReference, Laterality, Outcome, Presence, Quantity
 from inference.measurement import volume_ml
 from inference.orientation import UnsuitablePlaneError
-from inference.packages import ModelCard, ModelPackage, discover, load_package
+from inference.packages import ModelPackage, discover, load_package
 from inference.preparation import prepare_slices
 from inference.resampling import RegistrationError
 from inference.runner import Prediction, Runner, RunStatistics
@@ -185,7 +186,8 @@ def test_a_real_network_runs_the_whole_way_and_its_analysis_keeps(package, tmp_p
     calls = []
     saved = segment(package, volumes, Runner("cpu"), study.study_uid, lambda *done: calls.append(done))
     assert calls[-1] == (4, 4)
-    analysis, mask = load_analysis(save_analysis(tmp_path / "run", *saved))
+    loaded = load_outcome(save_outcome(tmp_path / "run", Outcome(analysis=saved[0], mask=saved[1])))
+    analysis, mask = loaded.analysis, loaded.mask
     assert analysis == saved[0]
     np.testing.assert_array_equal(mask.labels, saved[1].labels)
 

@@ -177,7 +177,13 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
         Stage(epochs=1, crop=Crop(matrix=32, span_px=256)),
         Stage(epochs=1, crop=Crop(matrix=64, span_px=256)),
     )
-    config = TrainingConfig(channels=(4, 8), stages=stages, batch_size=4)
+    config = TrainingConfig(
+        network="attention_res_unet",
+        arguments={"channels": [4, 8]},
+        context=0,
+        stages=stages,
+        batch_size=4,
+    )
     unbroken = train(config, small_set, tmp_path / "unbroken").read_bytes()
     broken = tmp_path / "broken"
     with pytest.MonkeyPatch.context() as patch:
