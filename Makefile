@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP) ## Create the virtual environment (about 2 GB, one to two minutes)
+setup: $(STAMP) ## Create the virtual environment (about 6 GB, two to three minutes)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
