@@ -8,12 +8,14 @@ durable.
 from __future__ import annotations
 
 from dicom_node.clock import Clock, utc_now
+from dicom_node.ledger.comparisons import ComparisonLedger
 from dicom_node.ledger.database import Database, LedgerError, LedgerUnavailableError
 from dicom_node.ledger.deliveries import DeliveryLedger, UnknownDeliveryError
 from dicom_node.ledger.intake import IndexedInstance, IntakeLedger
 from dicom_node.ledger.leases import LeaseLedger
 from dicom_node.ledger.migration import migrate
 from dicom_node.ledger.records import (
+    ComparedLabel,
     Delivery,
     DeliveryState,
     InstanceState,
@@ -32,6 +34,7 @@ from dicom_node.ledger.runs import RunLedger, UnknownRunError
 from dicom_node.ledger.studies import StudyLedger
 
 __all__ = [
+    "ComparedLabel",
     "Delivery",
     "DeliveryState",
     "Forgotten",
@@ -54,7 +57,9 @@ __all__ = [
 ]
 
 
-class Ledger(IntakeLedger, StudyLedger, RunLedger, DeliveryLedger, LeaseLedger, RetentionLedger):
+class Ledger(
+    IntakeLedger, StudyLedger, RunLedger, DeliveryLedger, ComparisonLedger, LeaseLedger, RetentionLedger
+):
     """The node's memory, on SQLite or PostgreSQL; safe to use from many threads.
 
     Parameters
@@ -70,6 +75,7 @@ class Ledger(IntakeLedger, StudyLedger, RunLedger, DeliveryLedger, LeaseLedger, 
         StudyLedger.__init__(self, database)
         RunLedger.__init__(self, database, clock)
         DeliveryLedger.__init__(self, database, clock)
+        ComparisonLedger.__init__(self, database)
         LeaseLedger.__init__(self, database)
         RetentionLedger.__init__(self, database)
         self._database = database

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from dicom_node.rules import Priority
 from dicom_node.study import Digest, SOPClassUID, SOPInstanceUID, StudyKey, StudyUID, TransferSyntaxUID
 
 
@@ -145,6 +146,8 @@ class StudyRow:
     run_count: int
     last_run_id: str | None = None
     last_run_state: RunState | None = None
+    priority: Priority = Priority.ROUTINE
+    priority_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +164,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """A run and where it stands; ``decision`` is the routing decision as JSON, if made."""
+    """A run and where it stands.
+
+    ``decision`` is the routing decision as JSON, if made; ``priority_reason`` says which rule or which
+    finding gave the run its priority.
+    """
 
     run: Run
     state: RunState
@@ -169,7 +176,41 @@ class RunRow:
     crash_count: int = 0
     attempt: int = 1
     decision: Mapping[str, Any] | None = None
+    priority: Priority = Priority.ROUTINE
+    priority_reason: str = ""
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedLabel:
+    """What two models said of one label on one study.
+
+    Attributes
+    ----------
+    champion, challenger : str
+        ``name@version`` of the active model and of its shadow.
+    label : str
+        Concept of the finding, scale of the estimate, or ``triage``.
+    champion_answer, challenger_answer : str
+        ``present``, ``absent``, a category, ``refused`` or ``failed``.
+    champion_probability, challenger_probability : float or None
+        0 to 1, that the label is present.
+    champion_count, challenger_count : int
+        Findings of this label.
+    overlap : float or None
+        Dice coefficient of what both outlined; None if neither outlined anything.
+    """
+
+    label: str
+    champion: str
+    challenger: str
+    champion_answer: str
+    challenger_answer: str
+    champion_probability: float | None = None
+    challenger_probability: float | None = None
+    champion_count: int = 0
+    challenger_count: int = 0
+    overlap: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from dicom_node.errors import PermanentError
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.records import Run, RunRow, RunState
 from dicom_node.ledger.schema import runs
+from dicom_node.rules import Priority
 from dicom_node.study import Digest, StudyKey
 
 
@@ -72,6 +73,15 @@ class RunLedger:
         UnknownRunError
         """
         self._update(run_id, {"decision": json.dumps(decision, sort_keys=True)})
+
+    def set_priority(self, run_id: str, priority: Priority, reason: str) -> None:
+        """Set how soon a run is read and looked at, and why.
+
+        Raises
+        ------
+        UnknownRunError
+        """
+        self._update(run_id, {"priority": priority.value, "priority_reason": reason})
 
     def count_crash(self, run_id: str) -> int:
         """Add one crash to a run and return how many there are.
@@ -184,5 +194,7 @@ def _to_run_row(row: Row[Any]) -> RunRow:
         crash_count=row.crash_count,
         attempt=row.attempt,
         decision=None if row.decision is None else json.loads(row.decision),
+        priority=Priority(row.priority),
+        priority_reason=row.priority_reason,
         updated_at=row.updated_at,
     )

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -152,6 +153,8 @@ runs = Table(
     Column("crash_count", Integer, nullable=False),
     Column("decision", Text),
     Column("attempt", Integer, nullable=False, server_default=text("1")),
+    Column("priority", Text, nullable=False, server_default=text("'routine'")),
+    Column("priority_reason", Text, nullable=False, server_default=text("''")),
     Index(None, "study_key", "version", unique=True),
     Index(None, "state"),
 )
@@ -185,6 +188,25 @@ deliveries = Table(
     Column("error", Text, nullable=False),
     Index(None, "run_id"),
     Index(None, "destination", "state"),
+)
+
+#: What two models said of the same study: a shadow beside an active model. A case is named by a digest of
+#: its run and outlives the study, since it says nothing of the patient.
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("case_id", Text, primary_key=True),
+    Column("champion", Text, primary_key=True),
+    Column("challenger", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("compared_at", UtcDateTime, nullable=False),
+    Column("champion_answer", Text, nullable=False),
+    Column("challenger_answer", Text, nullable=False),
+    Column("champion_probability", Float),
+    Column("challenger_probability", Float),
+    Column("champion_count", Integer, nullable=False),
+    Column("challenger_count", Integer, nullable=False),
+    Column("overlap", Float),
 )
 
 #: Which workers are alive; a worker whose lease ran out has its work adopted by another.

@@ -7,12 +7,13 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
 from dicom_node.headers import InstanceHeader
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.records import InstanceState, RunState, StudyEvidence, StudyRow
 from dicom_node.ledger.schema import associations, instances, notices, runs, studies
+from dicom_node.rules import Priority
 from dicom_node.study import (
     Digest,
     Instance,
@@ -121,6 +122,20 @@ class StudyLedger:
 
     def study_overview(self, limit: int) -> tuple[StudyRow, ...]:
         """Return the studies last received, newest first."""
+        return self._overview(limit, studies.c.last_received_at.desc())
+
+    def worklist(self, limit: int) -> tuple[StudyRow, ...]:
+        """Return the studies in the order in which people should look at them.
+
+        Urgent ones first, then those that have waited longest. A study is listed from its first
+        run on.
+        """
+        is_urgent = case((runs.c.priority == Priority.STAT.value, 0), else_=1)
+        return self._overview(limit, is_urgent, studies.c.first_received_at, is_run_begun=True)
+
+    def _overview(
+        self, limit: int, *order: ColumnElement[Any], is_run_begun: bool = False
+    ) -> tuple[StudyRow, ...]:
         counted = (
             select(func.count(instances.c.instance_id))
             .where(instances.c.study_key == studies.c.study_key, _IS_CURRENT)
@@ -140,9 +155,11 @@ class StudyLedger:
                 counted.label("instance_count"),
                 run_count.label("run_count"),
                 runs.c.state.label("run_state"),
+                runs.c.priority,
+                runs.c.priority_reason,
             )
-            .join_from(studies, runs, runs.c.run_id == studies.c.last_run_id, isouter=True)
-            .order_by(studies.c.last_received_at.desc(), studies.c.study_key)
+            .join_from(studies, runs, runs.c.run_id == studies.c.last_run_id, isouter=not is_run_begun)
+            .order_by(*order, studies.c.study_key)
             .limit(limit)
         )
         with self._database.reading() as connection:
@@ -313,4 +330,6 @@ def _to_study_row(row: Row[Any]) -> StudyRow:
         run_count=row.run_count,
         last_run_id=row.last_run_id,
         last_run_state=RunState(row.run_state) if row.run_state is not None else None,
+        priority=Priority(row.priority or Priority.ROUTINE),
+        priority_reason=row.priority_reason or "",
     )
