@@ -7,7 +7,7 @@ diameter d measures d and a single pixel measures one pixel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ _HEAD_FRACTION: Final = 0.1
 _RANGE_PERCENTILES: Final = (1.0, 99.5)
 
 _EIGHT_NEIGHBOURS: Final = np.ones((3, 3), dtype=np.bool_)
+
+_Ends: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Both ends of a line: (2,) column and row in pixels each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +115,13 @@ def diameters(
         raise ValueError(message)
     index = key_slice(mask)
     scale_mm = np.linalg.norm(affine[:3, :2], axis=0)  # column step, row step
-    outlines = [outline * scale_mm for outline in _outlines(_largest_part(mask[index]))]
-    start, end = _longest(np.concatenate(outlines))
-    perpendicular_start, perpendicular_end = _longest_perpendicular(outlines, end - start)
-    frame = frames[index]
+    outlines = _outlines(_largest_part(mask[index]))
+    long_axis = _longest(np.concatenate(outlines), scale_mm)
+    perpendicular = _longest_perpendicular(outlines, scale_mm, (long_axis[1] - long_axis[0]) * scale_mm)
     return Diameters(
         slice_index=index,
-        long_axis=_line(start, end, scale_mm, frame),
-        perpendicular_axis=_line(perpendicular_start, perpendicular_end, scale_mm, frame),
+        long_axis=_line(*long_axis, scale_mm, frames[index]),
+        perpendicular_axis=_line(*perpendicular, scale_mm, frames[index]),
     )
 
 
@@ -204,11 +206,11 @@ def _outlines(plane: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
     return [contour[:, ::-1] - 0.5 for contour in contours]  # padding moved centres by 1, corners by 0.5
 
 
-def _longest(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the two points farthest apart, the first pair of equals."""
+def _longest(points: npt.NDArray[np.float64], scale_mm: npt.NDArray[np.float64]) -> _Ends:
+    """Return the two points farthest apart in mm, the first pair of equals."""
     points = np.unique(points, axis=0)
     extremes = points[_hull_candidates(points)]
-    squared = ((extremes[:, None] - extremes[None]) ** 2).sum(axis=2).round(9)
+    squared = (((extremes[:, None] - extremes[None]) * scale_mm) ** 2).sum(axis=2).round(9)
     first, second = np.unravel_index(int(squared.argmax()), squared.shape)
     return extremes[first], extremes[second]
 
@@ -223,30 +225,36 @@ def _hull_candidates(points: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
 
 
 def _longest_perpendicular(
-    outlines: list[npt.NDArray[np.float64]], axis: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    outlines: list[npt.NDArray[np.float64]],
+    scale_mm: npt.NDArray[np.float64],
+    axis_mm: npt.NDArray[np.float64],
+) -> _Ends:
     """Return the longest line inside closed outlines at right angles to an axis.
 
     Between two neighbouring outline points the length of such a line changes linearly along the axis, so the
-    longest one passes through an outline point: both its one-sided limits are looked at.
+    longest one passes through an outline point: both its one-sided limits are looked at. Its ends are
+    interpolated between outline points, in pixels: turning coordinates to the axis and back would lose their
+    last bits and put an end on the image's edge outside the image.
     """
-    along = axis / np.linalg.norm(axis)
+    along = axis_mm / np.linalg.norm(axis_mm)
     across = np.array((-along[1], along[0]))
     begin = np.concatenate([outline[:-1] for outline in outlines])
     finish = np.concatenate([outline[1:] for outline in outlines])
-    t0, t1, s0, s1 = begin @ along, finish @ along, begin @ across, finish @ across
+    t0, t1 = (begin * scale_mm) @ along, (finish * scale_mm) @ along
     best, best_line = -1.0, (begin[0], begin[0])
     for t in np.unique(t0):
         for crosses in (((t0 <= t) != (t1 <= t)), ((t0 < t) != (t1 < t))):
             if not crosses.any():
                 continue
             fraction = (t - t0[crosses]) / (t1[crosses] - t0[crosses])
-            ends = np.sort(s0[crosses] + fraction * (s1[crosses] - s0[crosses])).reshape(-1, 2)
-            lengths = ends[:, 1] - ends[:, 0]
+            ends = begin[crosses] + fraction[:, None] * (finish[crosses] - begin[crosses])
+            offsets = (ends * scale_mm) @ across
+            order = np.argsort(offsets, kind="stable").reshape(-1, 2)
+            lengths = offsets[order[:, 1]] - offsets[order[:, 0]]
             longest = int(lengths.argmax())
             if lengths[longest] > best + 1e-9:
                 best = float(lengths[longest])
-                best_line = (t * along + ends[longest, 0] * across, t * along + ends[longest, 1] * across)
+                best_line = (ends[order[longest, 0]], ends[order[longest, 1]])
     return best_line
 
 
@@ -256,11 +264,10 @@ def _line(
     scale_mm: npt.NDArray[np.float64],
     frame: FrameReference,
 ) -> Diameter:
-    """Return a line between two points given in mm within the slice."""
-    first, second = start / scale_mm, end / scale_mm
+    """Return a line between two points given as column and row in pixels."""
     return Diameter(
-        length_mm=float(np.linalg.norm(end - start)),
+        length_mm=float(np.linalg.norm((end - start) * scale_mm)),
         frame=frame,
-        start=ImagePoint(column=float(first[0]), row=float(first[1])),
-        end=ImagePoint(column=float(second[0]), row=float(second[1])),
+        start=ImagePoint(column=float(start[0]), row=float(start[1])),
+        end=ImagePoint(column=float(end[0]), row=float(end[1])),
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -45,8 +45,17 @@ def test_an_ellipse_measures_its_axes(angle, long, share):
     assert lines.perpendicular_axis.length_mm == pytest.approx(2 * long * share, abs=1.6)
 
 
+def all_but(*missing):
+    """A region that fills its image but for some pixels (slice, row, column)."""
+    mask = np.ones((3, 9, 11), dtype=bool)
+    for pixel in missing:
+        mask[pixel] = False
+    return mask
+
+
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(np.bool_, (3, 9, 11)).filter(np.any))
+@example(all_but((0, 0, 10), (1, 0, 0), (2, 0, 0)))  # the perpendicular ends on the left edge of the image
 def test_laws_of_the_two_diameters(mask):
     lines = diameters(mask, AFFINE, FRAMES[:3])
     long, short = lines.long_axis, lines.perpendicular_axis
