@@ -224,12 +224,12 @@ def decode_planes(planes: Sequence[ImagePlane]) -> npt.NDArray[np.float32]:
     for index in sorted(range(len(planes)), key=lambda i: (id(planes[i].dataset), planes[i].frame_index)):
         plane = planes[index]
         if cached is None or cached[0] != id(plane.dataset):
-            cached = (id(plane.dataset), _decode(plane.dataset))
+            cached = (id(plane.dataset), decode_stored(plane.dataset))
         stored = cached[1][plane.frame_index]
         if stored.shape != array.shape[1:]:
             raise _undecodable(plane.dataset)
         array[index] = stored.astype(np.float64) * plane.slope + plane.intercept
-        is_padding[index] = _padding_of(plane.dataset, stored)
+        is_padding[index] = padding_of(plane.dataset, stored)
     if not np.isfinite(array).all():
         raise _undecodable(planes[0].dataset)
     if is_padding.any() and not is_padding.all():
@@ -249,7 +249,7 @@ _DECODERS: Final = {
 }
 
 
-def _decode(dataset: Dataset) -> npt.NDArray[np.number]:
+def decode_stored(dataset: Dataset) -> npt.NDArray[np.number]:
     """Decode all frames of one image to (frames, rows, columns) stored values."""
     try:
         stored = pixel_array(dataset, decoding_plugin=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""))
@@ -267,7 +267,7 @@ def _undecodable(dataset: Dataset) -> UnstackableSeriesError:
     )
 
 
-def _padding_of(dataset: Dataset, stored: npt.NDArray[np.number]) -> npt.NDArray[np.bool_]:
+def padding_of(dataset: Dataset, stored: npt.NDArray[np.number]) -> npt.NDArray[np.bool_]:
     """Return which stored values lie in the image's padding range."""
     value = dataset.get("PixelPaddingValue")
     if value is None or isinstance(value, bytes):
