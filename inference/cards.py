@@ -17,7 +17,19 @@ _SEMANTIC_VERSION: Final = r"^\d+\.\d+\.\d+$"
 _NAME: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _ROLE: Final = r"^[a-z0-9]+(_[a-z0-9]+)*$"
 _PLAIN_FILE: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]*\.(safetensors|onnx|ts|pt)$"
+_PACKAGE_FILE: Final = (
+    r"^([A-Za-z0-9_][A-Za-z0-9._-]*/){0,3}[A-Za-z0-9_][A-Za-z0-9._-]*\.(safetensors|onnx|ts|pt|json)$"
+)
 _SHA256: Final = r"^[0-9a-f]{64}$"
+_ORIENTATION: Final = r"^[RLAPSI]{3}$"
+
+_SUFFIXES: Final = {
+    "builtin": (".safetensors",),
+    "torchscript": (".ts", ".pt"),
+    "onnx": (".onnx",),
+    "monai_bundle": (".json", ".pt", ".ts"),
+}
+"""What the files of each format of network are called."""
 
 Modality = Literal["CT", "MR", "DX", "CR"]
 Task = Literal["segmentation", "detection", "classification", "fusion"]
@@ -41,8 +53,13 @@ class NetworkCard(_CardPart):
     )
     builtin: str | None = Field(default=None, description="Name of a network in inference/networks/.")
     arguments: dict[str, JsonValue] = Field(default_factory=dict, description="Constructor arguments.")
+    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")] = Field(
+        default="bundle", description="Folder of the MONAI bundle in the package."
+    )
     activation: Literal["sigmoid", "softmax", "none"] = Field(
-        default="sigmoid", description="What turns the network's output into probabilities."
+        default="sigmoid",
+        description="What turns the network's output into probabilities. With softmax and none the first of "
+        "one output more than there are labels is the background.",
     )
 
     @model_validator(mode="after")
@@ -105,7 +122,11 @@ class InputCard(_CardPart):
     )
     spacing_mm: tuple[float, float, float] | None = Field(
         default=None,
-        description="Voxel of a 3-D network: columns, rows, slices; volumes are resampled to it.",
+        description="Voxel of a 3-D network along the axes of orientation; volumes are resampled to it.",
+    )
+    orientation: Annotated[str, Field(pattern=_ORIENTATION)] = Field(
+        default="RAS",
+        description="Where the three axes of a 3-D network point: R or L, A or P, S or I, in its own order.",
     )
     is_any_role_enough: bool = Field(
         default=False, description="Whether the model reads whichever of its roles are there (fusion)."
@@ -117,6 +138,12 @@ class InputCard(_CardPart):
         by_name = {role.name: role for role in self.roles}
         if len(by_name) != len(self.roles):
             raise ValueError("roles: every role needs its own name")
+        if self.dimensions == 3 and self.spacing_mm is None:  # noqa: PLR2004 - as the field says
+            raise ValueError("spacing_mm: a 3-D network needs the voxel that it was trained on")
+        if {frozenset("RL"), frozenset("AP"), frozenset("SI")} != {
+            pair for pair in map(frozenset, ("RL", "AP", "SI")) if pair & set(self.orientation)
+        }:
+            raise ValueError("orientation: name each of the three axes once, for example RAS")
         if self.is_any_role_enough:
             return self
         if not any(role.required for role in self.roles):
@@ -199,7 +226,9 @@ class DoubtCard(_CardPart):
 class FileCard(_CardPart):
     """One file of a package and its digest."""
 
-    file: Annotated[str, Field(pattern=_PLAIN_FILE, description="File beside the card.")]
+    file: Annotated[
+        str, Field(pattern=_PACKAGE_FILE, description="File of the package, relative to the card.")
+    ]
     sha256: Annotated[str, Field(pattern=_SHA256, description="SHA-256 of the file, hexadecimal.")]
 
 
@@ -253,6 +282,15 @@ class ModelCard(_CardPart):
     def _check_labels(self) -> ModelCard:
         if [label.value for label in self.labels] != list(range(1, len(self.labels) + 1)):
             raise ValueError("labels: number the values 1, 2, ... in the order of the output channels")
+        suffixes = _SUFFIXES[self.network.format]
+        for file in self.weights.files:
+            if not file.file.endswith(suffixes):
+                raise ValueError(
+                    f"weights.files: {file.file} is no file of a {self.network.format} network "
+                    f"({', '.join(suffixes)})"
+                )
+        if self.network.format in {"torchscript", "onnx"} and len(self.weights.files) != 1:
+            raise ValueError(f"weights.files: a {self.network.format} network is one file")
         temperatures = self.doubt.temperatures
         if temperatures and len(temperatures) not in {1, len(self.labels)}:
             raise ValueError("doubt.temperatures: give one for all labels, or one a label")
