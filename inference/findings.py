@@ -37,6 +37,7 @@ class Quantity(StrEnum):
     VOLUME = "volume"
     LONG_AXIS = "long_axis"
     PERPENDICULAR_AXIS = "perpendicular_axis"
+    AREA = "area"
 
 
 class RiskClass(StrEnum):
