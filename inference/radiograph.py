@@ -117,6 +117,19 @@ class Turn:
         turned = array[self._steps]
         return np.ascontiguousarray(turned.T if self.is_transposed else turned)
 
+    def apply_corners(
+        self, left: float, top: float, right: float, bottom: float, shape: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Map a rectangle on the stored image to one on the turned image of ``shape`` (H, W)."""
+        height, width = shape
+        if self.is_transposed:
+            left, top, right, bottom = top, left, bottom, right
+        if self.flips_columns:
+            left, right = width - right, width - left
+        if self.flips_rows:
+            top, bottom = height - bottom, height - top
+        return left, top, right, bottom
+
     def undo_corners(
         self, left: float, top: float, right: float, bottom: float, shape: tuple[int, int]
     ) -> tuple[float, float, float, float]:

@@ -161,6 +161,7 @@ def test_a_box_on_the_turned_image_lies_on_the_same_pixels_as_stored(
     top, left = (int(i[0]) for i in np.nonzero(turned))
     corners = turn.undo_corners(left, top, left + 1, top + 1, turned.shape)
     assert corners == (column, row, column + 1, row + 1)
+    assert turn.apply_corners(*corners, turned.shape) == (left, top, left + 1, top + 1)
     np.testing.assert_array_equal(turn.undo(turned), marked)
 
 
