@@ -6,7 +6,6 @@ size. The scores themselves are defined in `metrics`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +15,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from inference.components import remove_small_components
@@ -31,8 +29,6 @@ from inference.training.metrics import (
     hausdorff_95_px,
     intersection_over_union,
 )
-
-WEIGHTS: Final = "model.safetensors"
 
 _THRESHOLDS: Final = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _MIN_COMPONENT_VOXELS: Final = (1, 50, 100)
@@ -281,38 +277,6 @@ def choose_rule(
         pairs = zip(probabilities, masks, strict=True)
         table[rule] = float(np.mean([dice(rule.decide(maps), mask) for maps, mask in pairs]))
     return max(table, key=lambda rule: table[rule]), table
-
-
-def write_weights(network: nn.Module, folder: Path) -> str:
-    """Write a network's weights as float16 safetensors.
-
-    Parameters
-    ----------
-    network : nn.Module
-        The trained network.
-    folder : Path
-        Model package.
-
-    Returns
-    -------
-    str
-        SHA-256 of the file, for the card.
-
-    Raises
-    ------
-    ValueError
-        If a weight does not fit float16.
-    """
-    stored = {}
-    for name, value in network.state_dict().items():
-        half = value.detach().to(torch.float16) if value.is_floating_point() else value.detach()
-        if not torch.isfinite(half).all():
-            raise ValueError(f"{name}: a weight is too large for float16")
-        stored[name] = half.clone().contiguous()
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(stored, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; a package is for every reader
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 def read_package(folder: Path) -> PackagedNetwork:

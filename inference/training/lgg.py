@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dicom_node.errors import PermanentError
 from inference.preparation import prepare_slices
 
 CHANNELS: Final = ("pre", "flair", "post")
@@ -36,6 +37,13 @@ SPLIT_SEED: Final = 20261122
 
 VALIDATION_FRACTION: Final = 0.195
 """Share of every institution's patients kept for validation: 16 of the 82 development patients."""
+
+
+_COLUMNS: Final = frozenset({"patient_id", "institution", "slice", "image", "mask"})
+
+
+class DataFolderError(PermanentError):
+    """A folder does not hold the data set that was asked for; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +214,15 @@ def prepare_case(case: LggCase, *, flair_alone: bool = False) -> npt.NDArray[np.
 
 def _read_index(root: Path) -> list[dict[str, str]]:
     """Read index.csv, sorted by patient and slice number."""
-    with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as exc:
+        raise DataFolderError(
+            f"{root.name} holds no index.csv: name a folder in the LGG layout (docs/training.md)."
+        ) from exc
+    if not rows or not rows[0].keys() >= _COLUMNS:
+        raise DataFolderError(f"{root.name}/index.csv: the columns {', '.join(sorted(_COLUMNS))} are needed.")
     return sorted(rows, key=lambda row: (row["patient_id"], int(row["slice"])))
 
 

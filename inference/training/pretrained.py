@@ -19,6 +19,9 @@ _NEIGHBOUR_SHARE: Final = 0.25
 """Share of the first layer's weights that each neighbouring slice gets; the slice itself gets the rest."""
 
 
+_FILTERS_NDIM: Final = 4
+
+
 class PretrainedWeightsError(PermanentError):
     """A file of pretrained weights does not fit the encoder: choose the file of that architecture."""
 
@@ -45,7 +48,8 @@ def load_encoder(encoder: nn.Module, path: Path, *, slices: int = 1) -> None:
     loaded: dict[str, torch.Tensor] = {}
     for name, (source, value) in zip(names, stored.items(), strict=False):
         wanted = encoder.state_dict()[name]
-        weight = spread_over_channels(value, wanted.shape[1], slices) if not loaded else value
+        is_first = not loaded and value.ndim == _FILTERS_NDIM
+        weight = spread_over_channels(value, wanted.shape[1], slices) if is_first else value
         if weight.shape != wanted.shape:
             message = (
                 f"{path.name}: {source} has shape {tuple(value.shape)}, the encoder's {name} has "

@@ -112,9 +112,10 @@ def plot_curves(out: Path, *, losses: Sequence[str] = ("loss",), scores: Sequenc
             if points:
                 panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=key)
         panel.grid(alpha=0.3)
-        panel.legend()
+        if panel.lines:
+            panel.legend()
     panels[1].set_xlabel("epoch")
-    FigureCanvasAgg(figure).print_png(out / CURVES)
+    FigureCanvasAgg(figure).print_png(out / CURVES)  # type: ignore[no-untyped-call]
     return out / CURVES
 
 

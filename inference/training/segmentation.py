@@ -6,23 +6,19 @@ volume becomes network input in `inference.preparation`. Nothing here runs in th
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -30,17 +26,7 @@ from inference.networks.encoder_attention_unet import EncoderAttentionUNet
 from inference.packages import BUILTIN_NETWORKS
 from inference.preparation import context_indices, stack_context
 from inference.training.augmentation import Crop, MissingSequences, SliceAugmenter
-from inference.training.evaluation import (
-    WEIGHTS,
-    DecisionRule,
-    Evaluation,
-    channels_last,
-    choose_rule,
-    evaluate,
-    predict_probabilities,
-    read_package,
-    write_weights,
-)
+from inference.training.evaluation import DecisionRule, channels_last, predict_probabilities
 from inference.training.lgg import (
     FLAIR,
     LggCase,
@@ -50,13 +36,18 @@ from inference.training.lgg import (
     read_institutions,
     split_patients,
 )
-from inference.training.metrics import Interval, dice
+from inference.training.metrics import dice
 from inference.training.pretrained import load_encoder
+from inference.training.run_files import HISTORY, append_history, plot_curves, write_json
 
-__all__ = ["SegmentationLoss", "Stage", "TrainingConfig", "app", "evaluate", "train"]
+BEST: Final = "best.safetensors"
+"""Name of the best weights in a run folder."""
 
 _WARM_UP: Final = 0.1
 """Share of the run in which the learning rate rises."""
+
+_SLICE_SMOOTHING: Final = 20.0
+"""Pixels added to a slice's overlap and areas: a few pixels on a tumour-free slice are no catastrophe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +90,7 @@ class TrainingConfig:
     average_decay : float
         Decay a step of the exponential moving average of the weights, which is what is validated and kept.
     tumour_free_share : float
-        Tumour-free slices drawn an epoch, as a share of the tumour slices, which all are used.
+        Tumour-free slices drawn an epoch, as a share of the tumour slices.
     flair_alone_probability, channel_dropout_probability : float
         Probability that both other sequences are replaced by FLAIR, and else, that each one is.
     validation_epochs : int
@@ -116,8 +107,8 @@ class TrainingConfig:
     )
     context: int = 1
     stages: tuple[Stage, ...] = (
-        Stage(epochs=14, crop=Crop(matrix=192, span_px=192)),
-        Stage(epochs=8, crop=Crop(matrix=256, span_px=256)),
+        Stage(epochs=16, crop=Crop(matrix=192, span_px=192)),
+        Stage(epochs=6, crop=Crop(matrix=256, span_px=256)),
     )
     batch_size: int = 16
     peak_rate: float = 1e-3
@@ -126,7 +117,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     focal_gamma: float = 0.0
     average_decay: float = 0.995
-    tumour_free_share: float = 0.5
+    tumour_free_share: float = 1.0
     flair_alone_probability: float = 0.1
     channel_dropout_probability: float = 0.07
     validation_epochs: int = 2
@@ -135,7 +126,10 @@ class TrainingConfig:
 
 
 class SegmentationLoss(nn.Module):
-    """Binary cross-entropy (focal if asked) plus one minus the Dice coefficient of the batch, in equal parts.
+    """Binary cross-entropy (focal if asked) plus one minus Dice, in equal parts.
+
+    Dice is the mean of the batch's, in which large lesions count most, and the slices', in which a small
+    lesion counts as much as a large one and anything marked on a tumour-free slice counts against it.
 
     Parameters
     ----------
@@ -161,12 +155,14 @@ class SegmentationLoss(nn.Module):
             Scalar loss.
         """
         probability = torch.sigmoid(logits)
-        overlap = 2.0 * (probability * target).sum() + 1.0
-        batch_dice = overlap / (probability.sum() + target.sum() + 1.0)
+        common = (probability * target).sum((1, 2, 3))
+        marked = (probability + target).sum((1, 2, 3))
+        batch_dice = (2.0 * common.sum() + 1.0) / (marked.sum() + 1.0)
+        slice_dice = ((2.0 * common + _SLICE_SMOOTHING) / (marked + _SLICE_SMOOTHING)).mean()
         entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
         if self._focal_gamma > 0.0:
             entropy = entropy * (probability - target).abs() ** self._focal_gamma
-        return entropy.mean() + 1.0 - batch_dice
+        return entropy.mean() + 1.0 - (batch_dice + slice_dice) / 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,7 +218,8 @@ def train(
     data : Path
         Folder of the LGG data set.
     out : Path
-        Run folder: `config.json`, `split.json`, `history.jsonl`, `checkpoint.pt`, `best.safetensors`.
+        Run folder: `config.json`, `split.json`, `history.jsonl`, `curves.png`, `checkpoint.pt`,
+        `best.safetensors`.
     resume : bool
         Whether to continue from the run folder's checkpoint, if there is one.
     encoder : Path or None
@@ -232,12 +229,19 @@ def train(
     -------
     Path
         The best weights (float32, safetensors).
+
+    Raises
+    ------
+    DataFolderError
+        If the folder does not hold the data set.
+    PretrainedWeightsError
+        If the encoder's weights are of another architecture.
     """
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     split = split_patients(read_institutions(data))
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
-    (out / "split.json").write_text(json.dumps(asdict(split), indent=2), encoding="utf-8")
+    write_json(out / "config.json", config)
+    write_json(out / "split.json", split)
     cache = cache_path(data, out.parent)
     pool = _pool(read_cases(data, split.training, cache), config.context)
     validation = [
@@ -253,17 +257,17 @@ def train(
         state.load(out / "checkpoint.pt")
         console.print(f"resumed after epoch {state.epoch}")
     else:
-        (out / "history.jsonl").unlink(missing_ok=True)
+        (out / HISTORY).unlink(missing_ok=True)
     schedule = [stage for stage in config.stages for _ in range(stage.epochs)]
     while state.epoch < len(schedule) and not state.is_stale(config.patience_epochs):
         record = _run_epoch(config, state, pool, validation, schedule[state.epoch])
         if state.best_epoch == state.epoch - 1:
-            save_file(_contiguous(state.average), out / "best.safetensors")
-        with (out / "history.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            save_file(_contiguous(state.average), out / BEST)
+        append_history(out, record)
+        plot_curves(out, losses=("loss",), scores=("dice",))
         state.save(out / "checkpoint.pt")
         console.print(" ".join(f"{key} {value:.4g}" for key, value in record.items()))
-    return out / "best.safetensors"
+    return out / BEST
 
 
 def _run_epoch(
@@ -312,14 +316,15 @@ def _start(config: TrainingConfig, encoder: Path | None) -> _State:
 class _SlicePool:
     """All training slices, and which of them each one is seen with.
 
-    (N, 3, 256, 256) float16 images, (N, 1, 256, 256) bool masks, (N, 2 * context + 1) neighbours, and (N,)
-    which slices hold tumour.
+    (N, 3, 256, 256) float16 images, (N, 1, 256, 256) bool masks, (N, 2 * context + 1) neighbours, (N,) which
+    slices hold tumour, and (N,) whose they are.
     """
 
     images: torch.Tensor
     masks: torch.Tensor
     neighbours: torch.Tensor
     is_tumour: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
 
     def take(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (N, slices * 3, 256, 256) float32 images and (N, 1, 256, 256) float32 masks."""
@@ -340,17 +345,23 @@ def _pool(cases: Sequence[LggCase], context: int) -> _SlicePool:
         masks=torch.from_numpy(masks[:, None]),
         neighbours=torch.from_numpy(np.concatenate(neighbours)),
         is_tumour=np.asarray(masks.any(axis=(1, 2)), dtype=np.bool_),
+        patients=np.repeat(np.arange(len(cases)), [len(case.masks) for case in cases]),
     )
 
 
-def _draw_slices(
-    config: TrainingConfig, is_tumour: npt.NDArray[np.bool_], epoch: int
-) -> npt.NDArray[np.int64]:
-    """Draw an epoch's slices in random order: every tumour slice, and a share of tumour-free ones."""
+def _draw_slices(config: TrainingConfig, pool: _SlicePool, epoch: int) -> npt.NDArray[np.int64]:
+    """Draw an epoch's slices in random order: as many tumour slices as there are, and tumour-free ones.
+
+    A tumour slice is drawn the rarer, the more of them its patient has: a patient's weight grows with the
+    square root of that number, between every patient alike and every slice alike.
+    """
     draws = np.random.default_rng((config.seed, epoch))
-    with_tumour, without = np.flatnonzero(is_tumour), np.flatnonzero(~is_tumour)
+    with_tumour, without = np.flatnonzero(pool.is_tumour), np.flatnonzero(~pool.is_tumour)
+    counts = np.bincount(pool.patients[with_tumour])
+    weights = 1.0 / np.sqrt(counts[pool.patients[with_tumour]])
+    drawn = draws.choice(with_tumour, len(with_tumour), p=weights / weights.sum())
     count = min(len(without), round(config.tumour_free_share * len(with_tumour)))
-    return draws.permutation(np.concatenate((with_tumour, draws.choice(without, count, replace=False))))
+    return draws.permutation(np.concatenate((drawn, draws.choice(without, count, replace=False))))
 
 
 def _batches(
@@ -371,7 +382,7 @@ def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage:
     generator = torch.Generator().manual_seed(config.seed + state.epoch)
     augment = SliceAugmenter(missing, generator, slices=2 * config.context + 1)
     score = SegmentationLoss(config.focal_gamma)
-    order = _draw_slices(config, pool.is_tumour, state.epoch)
+    order = _draw_slices(config, pool, state.epoch)
     total_steps = len(order) // config.batch_size * sum(each.epochs for each in config.stages)
     state.network.train()
     losses = []
@@ -439,131 +450,3 @@ def _validate(
 def _contiguous(network: nn.Module) -> dict[str, torch.Tensor]:
     """Copy a network's weights for safetensors, which takes contiguous tensors only."""
     return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-
-
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Train and evaluate the segmentation network."
-)
-
-
-@app.callback()
-def _root() -> None:
-    """Train and evaluate the segmentation network."""
-
-
-@app.command("train")
-def train_command(
-    data: Annotated[Path, typer.Option(help="Folder of the LGG data set.")],
-    out: Annotated[Path, typer.Option(help="Run folder.")],
-    *,
-    encoder: Annotated[Path | None, typer.Option(help="ImageNet weights of the encoder (.pth).")] = None,
-    resume: Annotated[bool, typer.Option(help="Continue from the run folder's checkpoint.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of weights and draws.")] = TrainingConfig().seed,
-) -> None:
-    """Train the network on the LGG data set."""
-    train(TrainingConfig(seed=seed), data, out, resume=resume, encoder=encoder)
-
-
-@app.command("pack")
-def pack_command(
-    data: Annotated[Path, typer.Option(help="Folder of the LGG data set.")],
-    run: Annotated[Path, typer.Option(help="Run folder.")],
-    model: Annotated[Path, typer.Option(help="Model package whose weights are written.")],
-) -> None:
-    """Write a run's best weights as a package's and choose the decision rule on its validation patients."""
-    console = Console()
-    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    split = json.loads((run / "split.json").read_text(encoding="utf-8"))
-    network = BUILTIN_NETWORKS[stored["network"]](stored["arguments"])
-    network.load_state_dict(load_file(run / "best.safetensors"))
-    digest = write_weights(network, model)
-    network.load_state_dict(load_file(model / WEIGHTS))
-    channels_last(network.eval())
-    cases = read_cases(data, split["validation"], cache_path(data, run.parent))
-    maps, masks = [], []
-    for case in track(cases, "predicting", console=console):
-        for flair_alone in (False, True):
-            slices = stack_context(prepare_case(case, flair_alone=flair_alone), stored["context"])
-            maps.append(predict_probabilities(network, slices, mirror=True))
-            masks.append(case.masks)
-    best, table = choose_rule(maps, masks)
-    console.print(_rule_table(table))
-    console.print(f"best: threshold {best.threshold}, min_component_voxels {best.min_component_voxels}")
-    console.print(f"network: {stored['network']} {json.dumps(stored['arguments'])}")
-    console.print(f"sha256: {digest}", soft_wrap=True)
-
-
-@app.command("evaluate")
-def evaluate_command(
-    data: Annotated[Path, typer.Option(help="Folder of a data set in the LGG layout.")],
-    model: Annotated[Path, typer.Option(help="Model package.")],
-    *,
-    every_patient: Annotated[
-        bool, typer.Option(help="Score every patient of the folder, not only the validation split.")
-    ] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
-) -> None:
-    """Score a model package with all sequences and with FLAIR alone."""
-    console = Console()
-    institutions = read_institutions(data)
-    wanted = sorted(institutions) if every_patient else split_patients(institutions).validation
-    packaged = read_package(model)
-    cases = read_cases(data, wanted)
-    evaluations = []
-    for flair_alone in (False, True):
-        title = "FLAIR alone" if flair_alone else "all sequences"
-        progress = track(cases, title, console=console)
-        evaluations.append(evaluate(packaged, progress, flair_alone=flair_alone))
-    console.print(_patient_table(evaluations))
-    console.print(_summary_table(evaluations))
-    if report is not None:
-        scores = {evaluation.sequences: asdict(evaluation)["scores"] for evaluation in evaluations}
-        report.write_text(json.dumps(scores, indent=2), encoding="utf-8")
-
-
-def _rule_table(table: Mapping[DecisionRule, float]) -> Table:
-    """Lay out the mean Dice of every decision rule: thresholds down, component sizes across."""
-    sizes = sorted({rule.min_component_voxels for rule in table})
-    laid_out = Table("threshold", *(f"{size} voxels" for size in sizes), title="mean Dice")
-    for threshold in sorted({rule.threshold for rule in table}):
-        rules = [DecisionRule(threshold=threshold, min_component_voxels=size) for size in sizes]
-        laid_out.add_row(f"{threshold:.2f}", *(f"{table[rule]:.4f}" for rule in rules))
-    return laid_out
-
-
-def _patient_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Lay out each patient's scores, one group of columns an evaluation."""
-    table = Table("patient", "tumour voxels", title="per patient")
-    for evaluation in evaluations:
-        for score_name in ("Dice", "HD95 px", "false-positive slices"):
-            table.add_column(f"{score_name}, {evaluation.sequences}", justify="right")
-    for scores in zip(*(evaluation.scores for evaluation in evaluations), strict=True):
-        cells = [scores[0].patient_id, str(scores[0].reference_voxels)]
-        for score in scores:
-            marked = f"{score.false_positive_slices}/{score.tumour_free_slices}"
-            cells += [f"{score.dice:.3f}", f"{score.hd95_px:.1f}", marked]
-        table.add_row(*cells)
-    return table
-
-
-def _summary_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Lay out the means with their intervals, one column an evaluation."""
-    table = Table("score", *(evaluation.sequences for evaluation in evaluations), title="summary")
-    table.add_row("Dice, mean per patient [95 % CI]", *(_interval_text(each.dice) for each in evaluations))
-    table.add_row("IoU, mean per patient [95 % CI]", *(_interval_text(each.iou) for each in evaluations))
-    table.add_row("Dice, voxels pooled", *(f"{each.pooled_dice:.3f}" for each in evaluations))
-    table.add_row("HD95 in plane, median, px", *(f"{each.median_hd95_px:.1f}" for each in evaluations))
-    rates = (f"{each.false_positive_slice_rate:.3f}" for each in evaluations)
-    table.add_row("tumour-free slices marked", *rates)
-    for institution in evaluations[0].dice_by_institution:
-        intervals = (_interval_text(each.dice_by_institution[institution]) for each in evaluations)
-        table.add_row(f"Dice, {institution}", *intervals)
-    return table
-
-
-def _interval_text(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}] n={interval.count}"
-
-
-if __name__ == "__main__":
-    app()

@@ -18,9 +18,9 @@ from inference.training.evaluation import (
     evaluate,
     predict_probabilities,
     read_package,
-    write_weights,
 )
 from inference.training.lgg import read_cases, read_institutions, split_patients
+from inference.training.run_files import write_weights
 
 PACKAGE = Path(__file__).parents[2] / "models" / "brain-tumour-lgg" / "1.0.0"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg"
@@ -112,7 +112,7 @@ def test_a_closed_gate_shuts_its_skip_connection_off() -> None:
 def test_weights_survive_the_package(tmp_path: Path) -> None:
     network = small().eval()
     folder = tmp_path / "small" / "1.0.0"
-    digest = write_weights(network, folder)
+    files = write_weights(network, folder)
     card = {
         "name": "small",
         "version": "1.0.0",
@@ -128,7 +128,7 @@ def test_weights_survive_the_package(tmp_path: Path) -> None:
         "training_data": "test",
         "metrics": "test",
         "licence": "CC0-1.0",
-        "weights": {"files": [{"file": "model.safetensors", "sha256": digest}], "dtype": "float16"},
+        "weights": {"files": files, "dtype": "float16"},
     }
     (folder / "model.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     packaged = read_package(folder)
