@@ -200,6 +200,10 @@ class FamiliarityCard(_CardPart):
         description="Mean and whitening of the training features, safetensors."
     )
     sha256: Annotated[str, Field(pattern=_SHA256)]
+    layer: str | None = Field(
+        default=None,
+        description="Module whose pooled output describes an image; None is explanation_layer.",
+    )
     threshold: Annotated[float, Field(gt=0)] = Field(
         description="Distance above which the answer is doubted."
     )
