@@ -325,7 +325,8 @@ def _present(dataset: Dataset, stored: npt.NDArray[np.number]) -> npt.NDArray[np
 def _is_inverted(dataset: Dataset) -> bool:
     """Return whether low values are shown white; either attribute may say so (PS3.3 C.8.11.3.1.2)."""
     return (
-        dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+        str(dataset.PhotometricInterpretation) == "MONOCHROME1"
+        or str(dataset.get("PresentationLUTShape")) == "INVERSE"
     )
 
 
