@@ -261,11 +261,25 @@ def _encoder_attention_unet(arguments: Mapping[str, JsonValue]) -> torch.nn.Modu
     return EncoderAttentionUNet(**arguments)  # type: ignore[arg-type]  # the constructor checks
 
 
+def _resnet50_classifier(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
+    from inference.networks.classifiers import ResNet50Classifier
+
+    return ResNet50Classifier(**arguments)  # type: ignore[arg-type]  # the constructor checks
+
+
+def _encoder_classifier(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
+    from inference.networks.classifiers import EncoderClassifier
+
+    return EncoderClassifier(**arguments)  # type: ignore[arg-type]  # the constructor checks
+
+
 BUILTIN_NETWORKS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], torch.nn.Module]]] = (
     MappingProxyType(
         {
             "attention_res_unet": _attention_res_unet,
             "encoder_attention_unet": _encoder_attention_unet,
+            "encoder_classifier": _encoder_classifier,
+            "resnet50_classifier": _resnet50_classifier,
         }
     )
 )
