@@ -1,7 +1,7 @@
 """Adapter: reads model packages, folders ``models/<name>/<version>/`` with a card and weights.
 
-A package without a card, or whose weights have another SHA-256 than the card says, does not load. Weights are
-safetensors only: nothing that is read here can run code.
+A package without a card, or whose files have another SHA-256 than the card says, does not load. Built-in
+networks take safetensors only, which cannot run code; `foreign` and `bundles` say what holds for the rest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -24,8 +24,11 @@ from dicom_node.routing import InputContract, InputRole
 from inference.cards import CARD_NAME, FileCard, ModelCard, RoleCard
 from inference.findings import ModelIdentity
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these import torch, which a list of packages does not need
     import torch
+
+    from inference.bundles import Bundle
+    from inference.volume_preparation import VolumeRecipe
 
 
 class ModelPackageError(PermanentError):
@@ -99,34 +102,84 @@ class ModelPackage:
             disk.
         """
         import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load
 
-        builtin = self.card.network.builtin or ""
-        if builtin not in BUILTIN_NETWORKS:
-            known = ", ".join(sorted(BUILTIN_NETWORKS))
-            raise ModelPackageError(
-                f"{self._where}: network.builtin {builtin!r} is unknown; use one of {known}."
-            )
         try:
-            network = BUILTIN_NETWORKS[builtin](self.card.network.arguments)
-        except (TypeError, ValueError) as exc:
-            raise ModelPackageError(f"{self._where}: network.arguments do not fit {builtin}: {exc}") from exc
-        try:
-            stored: dict[str, torch.Tensor] = {}
-            for file in self.card.weights.files:
-                stored |= load(read_verified(self.folder, file))
-            network.load_state_dict({name: _as_float32(value) for name, value in stored.items()}, strict=True)
-        except (SafetensorError, RuntimeError) as exc:
-            raise ModelPackageError(
-                f"{self._where}: the weights do not fit the network; export both again from one training run."
-            ) from exc
+            network = _BUILDERS[self.card.network.format](self)
+        except ModelPackageError:
+            raise
+        except PermanentError as exc:
+            raise ModelPackageError(f"{self._where}: {exc}") from exc
         network.eval()
         for parameter in network.parameters():
             parameter.requires_grad = False
         if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
             raise ModelPackageError(f"{self._where}: the weights are not finite; export them again.")
         return network
+
+    @cached_property
+    def volume_recipe(self) -> VolumeRecipe:
+        """How a 3-D network takes volumes: from the bundle where there is one, else from the card.
+
+        Raises
+        ------
+        ModelPackageError
+            If card and bundle differ, or one of them states what is not known here.
+        """
+        from inference.volume_preparation import VolumeGridError, recipe_of
+
+        try:
+            if self.card.network.format != "monai_bundle":
+                return recipe_of(self.card.input, self.card.options)
+            recipe = self._bundle.recipe
+            return replace(
+                recipe,
+                orientation=recipe.orientation or self.card.input.orientation,
+                spacing_mm=recipe.spacing_mm or self.card.input.spacing_mm,
+            )
+        except VolumeGridError as exc:
+            raise ModelPackageError(f"{self._where}: {exc}") from exc
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        """The configuration of the MONAI bundle, checked against the card."""
+        from inference import bundles
+
+        card = self.card
+        try:
+            bundle = bundles.read_bundle(
+                self._bundle_file(bundles.METADATA),
+                self._bundle_file(bundles.INFERENCE),
+                is_scripted=self._bundle_path(bundles.STATE_DICT) not in self._listed,
+                default_window=card.input.matrix,
+            )
+            bundles.check_against_card(
+                bundle,
+                orientation=card.input.orientation,
+                spacing_mm=card.input.spacing_mm,
+                side=card.input.matrix,
+                channels=card.input.channels,
+                labels=len(card.labels),
+                activation=card.network.activation,
+            )
+        except bundles.BundleError as exc:
+            raise ModelPackageError(f"{self._where}: {exc}") from exc
+        return bundle
+
+    def _bundle_path(self, name: str) -> str:
+        return f"{self.card.network.folder}/{name}"
+
+    def _bundle_file(self, name: str) -> bytes:
+        """Return a file of the bundle; it must be on the card, so that its digest is known."""
+        path = self._bundle_path(name)
+        if path not in self._listed:
+            raise ModelPackageError(
+                f"{self._where}: weights.files does not list {path}: add it with its SHA-256."
+            )
+        return read_verified(self.folder, self._listed[path])
+
+    @cached_property
+    def _listed(self) -> Mapping[str, FileCard]:
+        return MappingProxyType({file.file: file for file in self.card.weights.files})
 
     @property
     def _where(self) -> str:
@@ -284,6 +337,64 @@ BUILTIN_NETWORKS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], torch.n
     )
 )
 """Networks that a card may name."""
+
+
+def _build_builtin(package: ModelPackage) -> torch.nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    where, card = f"{package.card.name}/{package.card.version}", package.card
+    builtin = card.network.builtin or ""
+    if builtin not in BUILTIN_NETWORKS:
+        known = ", ".join(sorted(BUILTIN_NETWORKS))
+        raise ModelPackageError(f"{where}: network.builtin {builtin!r} is unknown; use one of {known}.")
+    try:
+        network = BUILTIN_NETWORKS[builtin](card.network.arguments)
+    except (TypeError, ValueError) as exc:
+        raise ModelPackageError(f"{where}: network.arguments do not fit {builtin}: {exc}") from exc
+    try:
+        stored: dict[str, torch.Tensor] = {}
+        for file in card.weights.files:
+            stored |= load(read_verified(package.folder, file))
+        network.load_state_dict({name: _as_float32(value) for name, value in stored.items()}, strict=True)
+    except (SafetensorError, RuntimeError) as exc:
+        raise ModelPackageError(
+            f"{where}: the weights do not fit the network; export both again from one training run."
+        ) from exc
+    return network
+
+
+def _build_torchscript(package: ModelPackage) -> torch.nn.Module:
+    from inference.foreign import read_torchscript
+
+    return read_torchscript(read_verified(package.folder, package.card.weights.files[0]))
+
+
+def _build_onnx(package: ModelPackage) -> torch.nn.Module:
+    from inference.foreign import OnnxNetwork
+
+    return OnnxNetwork(read_verified(package.folder, package.card.weights.files[0]))
+
+
+def _build_bundle(package: ModelPackage) -> torch.nn.Module:
+    from inference import bundles
+    from inference.foreign import read_torchscript
+
+    bundle = package._bundle  # noqa: SLF001 - a part of the package that lives beside its class
+    if bundle.target is None:
+        return read_torchscript(package._bundle_file(bundles.TORCHSCRIPT))  # noqa: SLF001 - likewise
+    return bundles.build_network(bundle, package._bundle_file(bundles.STATE_DICT))  # noqa: SLF001 - likewise
+
+
+_BUILDERS: Final[Mapping[str, Callable[[ModelPackage], torch.nn.Module]]] = MappingProxyType(
+    {
+        "builtin": _build_builtin,
+        "torchscript": _build_torchscript,
+        "onnx": _build_onnx,
+        "monai_bundle": _build_bundle,
+    }
+)
+"""What builds the network of each format."""
 
 
 def _as_float32(value: torch.Tensor) -> torch.Tensor:

@@ -125,6 +125,11 @@ def restore_slices(maps: npt.NDArray[np.float32], height: int, width: int) -> np
     return np.ascontiguousarray(square[:, top : top + height, left : left + width])
 
 
+def normalise_tissue(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return (D, H, W) intensities in standard deviations of the tissue: what `prepare_slices` does first."""
+    return _normalise(volume)[0]
+
+
 def _normalise(volume: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
     """Normalise a volume by its tissue.
 
