@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydicom.datadict import keyword_dict
 
 from dicom_node.errors import PermanentError
+from dicom_node.model_reference import ModelReference, parse_reference
 from dicom_node.sop_classes import SOP_CLASS_BY_NAME, is_registered
 from dicom_node.study import SOPClassUID
 
@@ -58,9 +59,13 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What happens to a study that a rule matches."""
+    """What happens to a study that a rule matches.
 
-    models: tuple[str, ...] = ()
+    ``shadows`` read it too, and nothing of what they say leaves the node.
+    """
+
+    models: tuple[ModelReference, ...] = ()
+    shadows: tuple[ModelReference, ...] = ()
     destinations: tuple[str, ...] = ()
     priority: Priority = Priority.ROUTINE
 
@@ -165,8 +170,16 @@ class _When(_Section):
 
 class _Then(_Section):
     models: Words = ()
+    shadow: Words = ()
     destinations: Words = ()
     priority: Priority = Priority.ROUTINE
+
+    @field_validator("models", "shadow")
+    @classmethod
+    def _check_references(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parse_reference(value)
+        return values
 
 
 class _Rule(_Then):
@@ -255,7 +268,12 @@ def _is_uid(value: str) -> bool:
 
 
 def _freeze_outcome(then: _Then) -> Outcome:
-    return Outcome(models=then.models, destinations=then.destinations, priority=then.priority)
+    return Outcome(
+        models=tuple(parse_reference(model) for model in then.models),
+        shadows=tuple(parse_reference(model) for model in then.shadow),
+        destinations=then.destinations,
+        priority=then.priority,
+    )
 
 
 def _freeze_rule(rule: _Rule) -> Rule:

@@ -188,6 +188,10 @@ def _studies(ports: ApiPorts) -> APIRouter:
     def list_studies(limit: Limit = 100) -> list[dict[str, Any]]:
         return [asdict(row) for row in ledger.study_overview(limit)]
 
+    @router.get("/worklist", summary="The studies in the order in which people should look at them")
+    def list_worklist(limit: Limit = 100) -> list[dict[str, Any]]:
+        return [asdict(row) for row in ledger.worklist(limit)]
+
     @router.get("/studies/{study_key}/runs", summary="The runs of a study, oldest first")
     def list_runs(study_key: str) -> list[dict[str, Any]]:
         return [_show_run(ports, row) for row in ledger.runs_of(StudyKey(study_key))]

@@ -15,6 +15,7 @@ from dicom_node.clock import utc_now
 from dicom_node.completeness import CompletenessPolicy
 from dicom_node.intake import Intake
 from dicom_node.ledger import DeliveryState, Ledger, RunState
+from dicom_node.routing import ModelReference
 from dicom_node.scp import CommitmentPeer, ScpSettings, StorageScp
 from dicom_node.study import StudyKey, derive_study_key
 from dicom_node.tls import TlsSettings
@@ -317,11 +318,14 @@ class Node:
         record_commitment(report, names, self.ledger, utc_now)
 
 
-def usable_models(catalogue: Catalogue) -> Mapping[str, ModelPackage]:
-    """Return the newest usable package of each model; log those that are not usable."""
+def usable_models(catalogue: Catalogue) -> Mapping[ModelReference, ModelPackage]:
+    """Return every usable version of every model; log those that are not usable."""
     for broken in catalogue.broken:
         log.error("model_package_unusable", reason=broken.reason)
-    return catalogue.newest
+    return {
+        ModelReference(name=package.card.name, version=package.card.version): package
+        for package in catalogue.packages
+    }
 
 
 def build_destinations(settings: Settings) -> dict[str, Destination]:
@@ -375,8 +379,9 @@ def requeue_run(ledger: Ledger, engine: Engine, run_id: str) -> str:
         ledger.requeue(run_id=run_id)
         ledger.set_run_state(run_id, RunState.DELIVERING)
         token = f"q{int(utc_now().timestamp() * 1000)}"
+        priority = ledger.run(run_id).priority
         for destination in sorted({d.destination for d in refused}):
-            engine.submit_delivery(run_id, destination, token=token)
+            engine.submit_delivery(run_id, destination, token=token, priority=priority)
         return f"{len(refused)} results are on their way again"
     attempt = ledger.begin_attempt(run_id)
     engine.submit(run_id, attempt=attempt)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pydicom
 import structlog
 from pydantic import TypeAdapter
@@ -26,20 +27,30 @@ from dicom_node.clock import Clock, utc_now
 from dicom_node.errors import PermanentError
 from dicom_node.headers import read_header
 from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
-from dicom_node.routing import RoutingDecision, RuleSet, route_study
+from dicom_node.routing import (
+    Assignment,
+    ModelReference,
+    RoutingDecision,
+    RuleSet,
+    route_study,
+)
 from dicom_node.storage import InstanceStore
 from dicom_node.study import Instance, Series, Study
 from inference.analysis_files import load_analysis, load_outcome, save_outcome
-from inference.findings import Analysis
+from inference.findings import Analysis, FrameReference
 from inference.packages import ModelPackage
+from inference.radiograph import MODALITIES as PROJECTION_MODALITIES
+from inference.radiograph import Radiograph, read_radiographs
 from inference.reading import read_study
 from inference.runner import Runner
-from inference.volume import read_volume
+from inference.volume import Volume, read_volume
+from integration.comparison import Contestant, compare_outcomes
 from integration.delivery import DeliveryItem, Destination, deliver_run, select_items
 from integration.observability import Metrics
 from integration.result_files import BUNDLE_KIND, Manifest, ManifestEntry, ResultFiles
 from integration.run_folder import RunFolder
 from integration.settings import ReportSection
+from integration.worklist import choose_priority, explain_priority
 from reporting.context import (
     Reading,
     ReportContext,
@@ -54,12 +65,14 @@ from reporting.refine import LanguageModel, refine
 from reporting.text import ReportText
 
 #: Bumped by hand when the order, the names or the arguments of steps change.
-PIPELINE_VERSION: Final = "1"
+PIPELINE_VERSION: Final = "2"
 
 Json = dict[str, Any]
 Progress = Callable[[str, str, int, int], None]
 
 _TEXT = TypeAdapter(ReportText)
+#: Folder, within a run's, of everything that shadows say: no step that makes results looks into it.
+_SHADOWS: Final = "shadow"
 
 log = structlog.get_logger(__name__)
 
@@ -71,11 +84,26 @@ class Models:
     Attributes
     ----------
     packages : mapping
-        Model name to package.
+        Every usable version of every model to its package.
     """
 
-    packages: Mapping[str, ModelPackage]
+    packages: Mapping[ModelReference, ModelPackage]
     runner: Runner
+
+    def package(self, reference: str) -> ModelPackage:
+        """Return the package of ``name@version``.
+
+        Raises
+        ------
+        PermanentError
+            If it is not installed any more.
+        """
+        for known, package in self.packages.items():
+            if str(known) == reference:
+                return package
+        raise PermanentError(
+            f"The model {reference} is not installed any more: install it again, then requeue the run."
+        )
 
 
 def ignore_progress(_run_id: str, _model: str, _done: int, _total: int) -> None:
@@ -146,7 +174,8 @@ class Pipeline:
         with self._timed("assemble"):
             folder = self.folder(run_id)
             study = folder.read_study()
-            folder.remove("reading-*.json")  # answers of an earlier attempt
+            for answers in ("reading-*.json", f"{_SHADOWS}/reading-*.json"):  # of an earlier attempt
+                folder.remove(answers)
             folder.write_study(
                 replace(study, series=tuple(self._with_header(series) for series in study.series))
             )
@@ -159,56 +188,86 @@ class Pipeline:
             decision = self._decide(self.folder(run_id).read_study())
             self.folder(run_id).write_json("decision.json", decision.to_json())
             self._ledger.record_decision(run_id, decision.to_json())
-            models = sorted({assignment.model for assignment in decision.assignments})
-            absent = sorted({entry.model for entry in decision.models} - set(self._models.packages))
-            if absent and not models:
+            models = [assignment.reference for assignment in decision.active]
+            shadows = [assignment.reference for assignment in decision.shadows]
+            self._ledger.set_priority(run_id, decision.priority, explain_priority(decision))
+            asked = [entry for entry in decision.models if not entry.is_shadow]
+            if asked and not any(entry.is_installed for entry in asked):
+                absent = ", ".join(entry.model for entry in asked)
                 raise PermanentError(
-                    f"The rules ask for models that are not installed: {', '.join(absent)}. "
+                    f"The rules ask for models that are not installed: {absent}. "
                     "`preread models list` says why; then requeue the run."
                 )
             log.info("study_routed", run_id=run_id, count=len(models), priority=str(decision.priority))
-            return {"models": models, "priority": str(decision.priority)}
+            return {"models": models, "shadows": shadows, "priority": str(decision.priority)}
 
     def read(self, run_id: str, model: str) -> Json:
-        """Let one model read the study; leave its analysis and mask."""
+        """Let one model (``name@version``) read the study; leave what it says, outlined and looked at."""
         with self._timed("read"):
             folder = self.folder(run_id)
             study = folder.read_study()
-            decision = _decision(folder)
-            assignment = next(a for a in decision.assignments if a.model == model)
-            package = self._models.packages[model]
-            volumes = {
-                role: read_volume(self._datasets(study.series_by_uid(uid)))
-                for role, uid in assignment.roles.items()
-            }
+            assignment = _decision(folder).assignment_of(model)
+            package = self._models.package(model)
             outcome = read_study(
                 package,
-                volumes,
+                {role: self._read_images(study.series_by_uid(uid)) for role, uid in assignment.roles.items()},
                 self._models.runner,
                 study.study_uid,
                 progress=lambda done, total: self.progress(run_id, model, done, total),
             )
-            path = save_outcome(folder.path, outcome)
-            folder.write_json(_reading_name(model), {"analysis": path.name})
+            path = save_outcome(_outcome_folder(folder, assignment), outcome)
+            folder.write_json(_answer_name(assignment), {"analysis": str(path.relative_to(folder.path))})
             log.info(
                 "study_read",
                 run_id=run_id,
-                model=model,
-                model_version=package.card.version,
+                model=assignment.model,
+                model_version=assignment.version,
                 findings=len(outcome.analysis.findings),
             )
             return {"model": model, "findings": len(outcome.analysis.findings)}
 
     def note_failed_reading(self, run_id: str, model: str, reason: str) -> Json:
         """Keep why a model could not read the study."""
-        self.folder(run_id).write_json(_reading_name(model), {"reason": reason})
+        folder = self.folder(run_id)
+        folder.write_json(_answer_name(_decision(folder).assignment_of(model)), {"reason": reason})
         log.warning("reading_failed", run_id=run_id, model=model, reason=reason)
         return {"model": model}
 
     def collect_readings(self, run_id: str) -> Json:
-        """Say whether every model of the decision has answered."""
+        """Say whether every model of the decision has answered; shadows are not waited for."""
         folder = self.folder(run_id)
-        return {"is_complete": all(folder.exists(_reading_name(model)) for model in self._models_of(folder))}
+        return {"is_complete": all(folder.exists(_answer_name(a)) for a in _decision(folder).active)}
+
+    def prioritize(self, run_id: str) -> Json:
+        """Raise the run's priority where a model calls the study high risk; say which shadows remain."""
+        folder = self.folder(run_id)
+        decision = _decision(folder)
+        row = self._ledger.run(run_id)
+        analyses = [load_analysis(path) for path in _analysis_paths(folder, decision.active)]
+        priority, reason = choose_priority(decision, analyses)
+        if (priority, reason) != (row.priority, row.priority_reason):
+            self._ledger.set_priority(run_id, priority, reason)
+            log.info("priority_raised", run_id=run_id, priority=str(priority), reason=reason)
+        return {
+            "priority": str(priority),
+            "shadows": [assignment.reference for assignment in decision.shadows],
+        }
+
+    def compare_shadow(self, run_id: str, model: str) -> Json:
+        """Keep what a shadow said beside each active model of the run."""
+        with self._timed("compare_shadow"):
+            folder = self.folder(run_id)
+            decision = _decision(folder)
+            challenger = self._contestant(folder, decision.assignment_of(model))
+            compared = 0
+            for assignment in decision.active:
+                champion = self._contestant(folder, assignment)
+                labels = compare_outcomes(champion, challenger)
+                self._ledger.record_comparison(
+                    run_id, champion.reference, challenger.reference, labels, self._clock()
+                )
+                compared += len(labels)
+            return {"labels": compared}
 
     # -- from readings to objects -------------------------------------------------------------
 
@@ -236,7 +295,7 @@ class Pipeline:
         with self._timed("encode"):
             folder = self.folder(run_id)
             row = self._ledger.run(run_id)
-            readings = [self._with_background(folder, reading) for reading in self._readings(folder)]
+            readings = [self._with_pixels(folder, reading) for reading in self._readings(folder)]
             text, sources = self._text(folder), self._sources(folder)
             files = self._files(run_id)
             entries: list[ManifestEntry] = []
@@ -295,7 +354,7 @@ class Pipeline:
             for item in select_items(self._destinations[name].profile, self._items(run_id, name)):
                 self._ledger.queue_delivery(item.object_uid, name, run_id)
         self._ledger.set_run_state(run_id, RunState.DELIVERING)
-        return {"destinations": names}
+        return {"destinations": names, "priority": str(self._ledger.run(run_id).priority)}
 
     def deliver(self, run_id: str, destination: str, number: int) -> Json:
         """Make one attempt to bring the run's objects to one destination."""
@@ -324,6 +383,7 @@ class Pipeline:
             "pending": len(outcome.pending),
             "failed": len(outcome.failed),
             "retry_after_s": outcome.retry_after_s,
+            "priority": str(self._ledger.run(run_id).priority),
         }
 
     def close_run(self, run_id: str) -> Json:
@@ -355,13 +415,8 @@ class Pipeline:
     # -- what steps share ---------------------------------------------------------------------
 
     def _decide(self, study: Study) -> RoutingDecision:
-        packages = self._models.packages
-        return route_study(
-            study,
-            self._rules,
-            {name: package.contract for name, package in packages.items()},
-            {name: package.card.version for name, package in packages.items()},
-        )
+        contracts = {reference: package.contract for reference, package in self._models.packages.items()}
+        return route_study(study, self._rules, contracts)
 
     def explain(self, study: Study) -> RoutingDecision:
         """Return what the present rules would decide for a study, without running anything."""
@@ -372,7 +427,7 @@ class Pipeline:
     def readings(self, run_id: str) -> list[Reading]:
         """Return what the models said about a run's study, with the pixels for pictures of it."""
         folder = self.folder(run_id)
-        return [self._with_background(folder, reading) for reading in self._readings(folder)]
+        return [self._with_pixels(folder, reading) for reading in self._readings(folder)]
 
     def sources(self, run_id: str) -> dict[str, Sequence[Dataset]]:
         """Return the headers of the series that were read, by Series Instance UID."""
@@ -387,36 +442,56 @@ class Pipeline:
         paths = [self._store.path_of(instance.path) for instance in series.instances]
         return [pydicom.dcmread(path, stop_before_pixels=not with_pixels) for path in paths]
 
+    def _read_images(self, series: Series) -> Volume | Sequence[Radiograph]:
+        """Return the pixels of a series as the models take them."""
+        datasets = self._datasets(series)
+        if series.modality.upper() in PROJECTION_MODALITIES:
+            return read_radiographs(datasets)
+        return read_volume(datasets)
+
+    def _contestant(self, folder: RunFolder, assignment: Assignment) -> Contestant:
+        outcome = next((load_outcome(path) for path in _analysis_paths(folder, [assignment])), None)
+        labels = self._models.package(assignment.reference).card.labels
+        return Contestant(
+            reference=assignment.reference,
+            concepts=tuple(label.concept for label in labels),
+            outcome=outcome,
+        )
+
     def _sources(self, folder: RunFolder) -> dict[str, Sequence[Dataset]]:
         study = folder.read_study()
         decision = _decision(folder)
-        uids = sorted({uid for assignment in decision.assignments for uid in assignment.roles.values()})
+        uids = sorted({uid for assignment in decision.active for uid in assignment.roles.values()})
         return {uid: self._datasets(study.series_by_uid(uid), with_pixels=False) for uid in uids}
 
-    def _models_of(self, folder: RunFolder) -> list[str]:
-        decision = _decision(folder)
-        return sorted({assignment.model for assignment in decision.assignments})
-
     def _readings(self, folder: RunFolder) -> list[Reading]:
-        """Return what the models said, without pictures; a run that no model could read ends here."""
-        answers = [folder.read_json(_reading_name(model)) for model in self._models_of(folder)]
-        loaded = [
-            load_outcome(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer
-        ]
+        """Return what the models said, without pixels; a run that no model could read ends here."""
+        active = _decision(folder).active
+        loaded = [load_outcome(path) for path in _analysis_paths(folder, active)]
         if not loaded:
-            reasons = [answer["reason"] for answer in answers if "reason" in answer]
-            raise PermanentError("No model could read the study: " + "; ".join(reasons))
+            answers = [folder.read_json(_answer_name(assignment)) for assignment in active]
+            raise PermanentError(
+                "No model could read the study: " + "; ".join(answer["reason"] for answer in answers)
+            )
         return [
             Reading(analysis=outcome.analysis, mask=outcome.mask, heatmaps=outcome.heatmaps)
             for outcome in loaded
         ]
 
-    def _with_background(self, folder: RunFolder, reading: Reading) -> Reading:
-        """Return a reading with the pixels that its mask lies on, for pictures."""
-        if reading.mask is None:
+    def _with_pixels(self, folder: RunFolder, reading: Reading) -> Reading:
+        """Return a reading with the pixels that its results lie on, for pictures."""
+        place = _place_of(reading)
+        if place is None:
             return reading
-        series = folder.read_study().series_by_uid(reading.mask.series_uid)
-        return replace(reading, background=read_volume(self._datasets(series)).array)
+        series_uid, frame = place
+        series = folder.read_study().series_by_uid(series_uid)
+        if frame is None and series.modality.upper() not in PROJECTION_MODALITIES:
+            return reading
+        images = self._read_images(series)
+        if isinstance(images, Volume):
+            return replace(reading, background=images.array)
+        shown = next((image for image in images if image.frame == frame), images[0])
+        return replace(reading, background=shown.stored(shown.array)[np.newaxis], radiographs=tuple(images))
 
     def _text(self, folder: RunFolder) -> ReportText:
         return _TEXT.validate_json((folder.path / "text.json").read_bytes())
@@ -470,7 +545,8 @@ class Pipeline:
         if row.run.predecessor is None:
             return []
         folder = self.folder(row.run.predecessor)
-        return [load_analysis(path) for path in sorted(folder.path.glob("analysis-*.json"))]
+        answers = [folder.read_json(path.name) for path in sorted(folder.path.glob("reading-*.json"))]
+        return [load_analysis(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -485,8 +561,35 @@ def _decision(folder: RunFolder) -> RoutingDecision:
     return RoutingDecision.from_json(folder.read_json("decision.json"))
 
 
-def _reading_name(model: str) -> str:
-    return f"reading-{model}.json"
+def _answer_name(assignment: Assignment) -> str:
+    """Return the name of the file that says how a model answered; shadows have a folder of their own."""
+    name = f"reading-{assignment.reference}.json"
+    return f"{_SHADOWS}/{name}" if assignment.is_shadow else name
+
+
+def _outcome_folder(folder: RunFolder, assignment: Assignment) -> Path:
+    return folder.path / _SHADOWS / assignment.reference if assignment.is_shadow else folder.path
+
+
+def _analysis_paths(folder: RunFolder, assignments: Sequence[Assignment]) -> list[Path]:
+    """Return the analyses of those models that could read the study."""
+    answers = [folder.read_json(_answer_name(assignment)) for assignment in assignments]
+    return [folder.path / answer["analysis"] for answer in answers if "analysis" in answer]
+
+
+def _place_of(reading: Reading) -> tuple[str, FrameReference | None] | None:
+    """Return the series, and the image where one is named, on which results lie; None if there are none."""
+    analysis = reading.analysis
+    if reading.mask is not None:
+        return reading.mask.series_uid, reading.mask.frames[0]
+    if analysis.is_refused or not analysis.inputs:
+        return None
+    reference = analysis.inputs[0].series_uid
+    heatmap = min(reading.heatmaps, key=lambda heatmap: heatmap.series_uid != reference, default=None)
+    if heatmap is not None:
+        return heatmap.series_uid, heatmap.frames[0]
+    box = next((finding.box for finding in analysis.findings if finding.box is not None), None)
+    return reference, box.frame if box is not None else None
 
 
 def _instance_order(instance: Instance) -> tuple[bool, int, str]:

@@ -27,7 +27,7 @@ from dicom_node.clock import Clock
 from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
 from integration.observability import describe_error
 from integration.pipeline import PIPELINE_VERSION
-from integration.workflow import Engine, JsonSerializer, run_of_workflow
+from integration.workflow import Engine, JsonSerializer, is_shadow_workflow, run_of_workflow
 
 _ACTIVE = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
 _CRASHED = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
@@ -139,7 +139,10 @@ class Recovery:
         if not stale:
             return
         DBOS.cancel_workflows(stale)
-        for run_id in sorted({run_of_workflow(workflow_id) for workflow_id in stale}):
+        carried = {
+            run_of_workflow(workflow_id) for workflow_id in stale if not is_shadow_workflow(workflow_id)
+        }
+        for run_id in sorted(carried):
             log.warning("run_of_older_version_begun_anew", run_id=run_id)
             if self._ledger.run(run_id).state is RunState.DELIVERING:
                 self._resume_deliveries(run_id)
@@ -175,9 +178,10 @@ class Recovery:
             if delivery.state in (DeliveryState.QUEUED, DeliveryState.SENT)
         }
         token = f"r{int(self._clock().timestamp())}"
+        priority = self._ledger.run(run_id).priority
         for destination in sorted(unfinished):
             log.warning("delivery_resubmitted", run_id=run_id, destination=destination)
-            self._engine.submit_delivery(run_id, destination, token=token)
+            self._engine.submit_delivery(run_id, destination, token=token, priority=priority)
         if not unfinished:
             self._engine.close_run(run_id)
 
@@ -189,6 +193,10 @@ class Recovery:
             status="PENDING", executor_id=executor_id, load_input=False, load_output=False
         ):
             run_id = run_of_workflow(status.workflow_id)
+            if is_shadow_workflow(status.workflow_id):
+                log.warning("shadow_given_up", run_id=run_id, executor_id=executor_id)
+                DBOS.cancel_workflow(status.workflow_id)  # it may be what ended the worker
+                continue
             crashes = self._ledger.count_crash(run_id)
             log.warning("work_adopted", run_id=run_id, executor_id=executor_id, count=crashes)
             if crashes > self._settings.maximum_crashes:
@@ -211,11 +219,12 @@ class Recovery:
 
 
 def activity_of(run_id: str, attempt: int) -> Activity:
-    """Return what the engine is doing about one attempt at a run."""
+    """Return what the engine is doing about one attempt at a run; shadows carry no run."""
     statuses = [
         status.status
         for status in DBOS.list_workflows(workflow_id_prefix=run_id, load_input=False, load_output=False)
         if run_of_workflow(status.workflow_id, attempt) == run_id
+        and not is_shadow_workflow(status.workflow_id)
     ]
     if any(status in _ACTIVE for status in statuses):
         return Activity.ACTIVE

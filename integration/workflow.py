@@ -3,7 +3,9 @@
 A run is a relay of workflows, none of which waits for another: ``process_study``
 (assemble, route) hands over to one ``read_study`` per model on the read queue;
 the last of them to finish hands over to ``report_results`` (draft, refine,
-encode, gate), which hands over to one ``deliver_results`` per destination. A
+encode, gate), which hands over to one ``deliver_results`` per destination.
+Shadows read when the active models are done, one ``read_shadow`` each, and hand
+over to nobody: nothing of them leaves, and nothing waits for them. A
 delivery that must be tried again enqueues its successor with a delay, so that
 an outage of hours holds no slot and one bad destination never holds up another.
 
@@ -40,6 +42,9 @@ RUN_QUEUE = "runs"
 READ_QUEUE = "read"
 DELIVERY_QUEUE = "deliver"
 _QUEUE_PRIORITY = {Priority.STAT: 1, Priority.ROUTINE: 10}
+#: Shadows take what is left of the read queue.
+_SHADOW_PRIORITY = 100
+_SHADOW_STAGE = "shadow"
 _TRANSIENT_INTERVAL_S = 1.0
 _TRANSIENT_BACKOFF = 2.0
 
@@ -100,6 +105,11 @@ def run_of_workflow(workflow_id: str, attempt: int | None = None) -> str:
     return run_id if int(number or 1) == attempt else ""
 
 
+def is_shadow_workflow(workflow_id: str) -> bool:
+    """Say whether a workflow belongs to a shadow, on which nothing of its run depends."""
+    return workflow_id.partition(":")[2].startswith(f"{_SHADOW_STAGE}:")
+
+
 class Engine:
     """The pipeline made durable.
 
@@ -140,6 +150,10 @@ class Engine:
         def read_study(run_id: str, attempt: int, model: str) -> Json:
             return self._read_study(run_id, attempt, model)
 
+        @DBOS.workflow(name="read_shadow", max_recovery_attempts=crashes)
+        def read_shadow(run_id: str, model: str) -> Json:
+            return self._read_shadow(run_id, model)
+
         @DBOS.workflow(name="report_results", max_recovery_attempts=crashes)
         def report_results(run_id: str, attempt: int) -> Json:
             return self._report_results(run_id, attempt)
@@ -148,7 +162,7 @@ class Engine:
         def deliver_results(run_id: str, destination: str, token: str, number: int) -> Json:
             return self._deliver_results(run_id, destination, token, number)
 
-        self._process, self._read = process_study, read_study
+        self._process, self._read, self._shadow = process_study, read_study, read_shadow
         self._report, self._deliver = report_results, deliver_results
 
     def launch(self, queues: tuple[str, ...] = (RUN_QUEUE, READ_QUEUE, DELIVERY_QUEUE)) -> None:
@@ -185,10 +199,21 @@ class Engine:
         self._enqueue(RUN_QUEUE, run_workflow_id(run_id, attempt), self._process, run_id, attempt)
 
     def submit_delivery(
-        self, run_id: str, destination: str, *, token: str, number: int = 1, delay_s: float = 0
+        self,
+        run_id: str,
+        destination: str,
+        *,
+        token: str,
+        number: int = 1,
+        delay_s: float = 0,
+        priority: Priority = Priority.ROUTINE,
     ) -> None:
         """Enqueue one attempt at a delivery; ``token`` and ``number`` make it unique."""
-        with SetEnqueueOptions(queue_partition_key=destination, delay_seconds=delay_s or None):
+        with SetEnqueueOptions(
+            queue_partition_key=destination,
+            delay_seconds=delay_s or None,
+            priority=_QUEUE_PRIORITY[priority],
+        ):
             self._enqueue(
                 DELIVERY_QUEUE,
                 f"{run_id}:deliver:{destination}:{token}.{number}",
@@ -210,11 +235,12 @@ class Engine:
             self._step("assemble", self._pipeline.assemble, run_id)
             decision = self._step("route", self._pipeline.route, run_id)
             if not decision["models"]:
+                self._submit_shadows(run_id, attempt, decision["shadows"])
                 return self._step("close_run", self._pipeline.close_run, run_id)
         except Exception as exc:  # noqa: BLE001 - outermost loop: whatever fails is quarantined
             return self._step("quarantine", self._pipeline.quarantine, run_id, _reason_of(exc))
         for model in decision["models"]:
-            with SetEnqueueOptions(priority=_QUEUE_PRIORITY[Priority(decision["priority"])]):
+            with SetEnqueueOptions(priority=_QUEUE_PRIORITY[_priority_of(decision)]):
                 self._enqueue(
                     READ_QUEUE,
                     f"{run_workflow_id(run_id, attempt)}:read:{model}",
@@ -234,10 +260,33 @@ class Engine:
             )
         state = self._step("collect_readings", self._pipeline.collect_readings, run_id)
         if state["is_complete"]:
-            self._enqueue(
-                RUN_QUEUE, f"{run_workflow_id(run_id, attempt)}:report", self._report, run_id, attempt
-            )
+            urgency = self._step("prioritize", self._pipeline.prioritize, run_id)
+            with SetEnqueueOptions(priority=_QUEUE_PRIORITY[_priority_of(urgency)]):
+                self._enqueue(
+                    RUN_QUEUE, f"{run_workflow_id(run_id, attempt)}:report", self._report, run_id, attempt
+                )
+            self._submit_shadows(run_id, attempt, urgency["shadows"])
         return state
+
+    def _submit_shadows(self, run_id: str, attempt: int, models: list[str]) -> None:
+        for model in models:
+            with SetEnqueueOptions(priority=_SHADOW_PRIORITY):
+                self._enqueue(
+                    READ_QUEUE,
+                    f"{run_workflow_id(run_id, attempt)}:{_SHADOW_STAGE}:{model}",
+                    self._shadow,
+                    run_id,
+                    model,
+                )
+
+    def _read_shadow(self, run_id: str, model: str) -> Json:
+        try:
+            self._step("read", self._pipeline.read, run_id, model)
+        except Exception as exc:  # noqa: BLE001 - outermost loop: a shadow's failure is noted, and that is all
+            self._step(
+                "note_failed_reading", self._pipeline.note_failed_reading, run_id, model, _reason_of(exc)
+            )
+        return self._step("compare_shadow", self._pipeline.compare_shadow, run_id, model)
 
     def _report_results(self, run_id: str, attempt: int) -> Json:
         try:
@@ -249,7 +298,7 @@ class Engine:
         except Exception as exc:  # noqa: BLE001 - outermost loop: whatever fails is quarantined
             return self._step("quarantine", self._pipeline.quarantine, run_id, _reason_of(exc))
         for destination in queued["destinations"]:
-            self.submit_delivery(run_id, destination, token=str(attempt))
+            self.submit_delivery(run_id, destination, token=str(attempt), priority=_priority_of(queued))
         return queued
 
     def _deliver_results(self, run_id: str, destination: str, token: str, number: int) -> Json:
@@ -258,7 +307,12 @@ class Engine:
             self._step("close_run", self._pipeline.close_run, run_id)
         else:
             self.submit_delivery(
-                run_id, destination, token=token, number=number + 1, delay_s=outcome["retry_after_s"]
+                run_id,
+                destination,
+                token=token,
+                number=number + 1,
+                delay_s=outcome["retry_after_s"],
+                priority=_priority_of(outcome),
             )
         return outcome
 
@@ -286,6 +340,10 @@ class Engine:
             guarded,
         )
         return result
+
+
+def _priority_of(answer: Json) -> Priority:
+    return Priority(answer["priority"])
 
 
 def _reason_of(error: Exception) -> str:

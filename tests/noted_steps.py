@@ -23,10 +23,11 @@ class NotedSteps:
         """Return steps of a study that one model reads and one folder takes."""
         noted = cls()
         noted.answers = {
-            "route": lambda _run: {"models": ["model-a"], "priority": "routine"},
+            "route": lambda _run: {"models": ["model-a"], "shadows": [], "priority": "routine"},
             "collect_readings": lambda _run: {"is_complete": True},
-            "queue_deliveries": lambda _run: {"destinations": ["folder"]},
-            "deliver": lambda *_: {"retry_after_s": None},
+            "prioritize": lambda _run: {"shadows": [], "priority": "routine"},
+            "queue_deliveries": lambda _run: {"destinations": ["folder"], "priority": "routine"},
+            "deliver": lambda *_: {"retry_after_s": None, "priority": "routine"},
         }
         return noted
 

@@ -13,6 +13,7 @@ from dicom_node.routing import (
     Conditions,
     InputContract,
     InputRole,
+    ModelReference,
     Outcome,
     Priority,
     RoutingDecision,
@@ -57,7 +58,8 @@ TUMOUR = InputContract(
         ),
     )
 )
-CONTRACTS, VERSIONS = {"tumour": TUMOUR}, {"tumour": "1.0.0"}
+TUMOUR_1 = ModelReference(name="tumour", version="1.0.0")
+CONTRACTS = {TUMOUR_1: TUMOUR}
 RULES = parse_rules(
     """
     rules:
@@ -110,7 +112,7 @@ COMPLETE = _study(_series(1, "Ax T1"), _series(2, "Ax FLAIR"), _series(3, "Ax T1
 
 
 def test_each_role_gets_its_series() -> None:
-    decision = route_study(COMPLETE, RULES, CONTRACTS, VERSIONS)
+    decision = route_study(COMPLETE, RULES, CONTRACTS)
     (assignment,) = decision.assignments
     assert assignment.roles == {"pre": "1.2.1", "flair": "1.2.2", "post": "1.2.3"}
     assert list(assignment.roles) == ["pre", "flair", "post"]
@@ -119,7 +121,7 @@ def test_each_role_gets_its_series() -> None:
 
 
 def test_a_missing_optional_role_is_substituted_and_said() -> None:
-    decision = route_study(_study(_series(2, "Ax T1 FLAIR")), RULES, CONTRACTS, VERSIONS)
+    decision = route_study(_study(_series(2, "Ax T1 FLAIR")), RULES, CONTRACTS)
     (assignment,) = decision.assignments
     assert assignment.roles == dict.fromkeys(("pre", "flair", "post"), "1.2.2")
     assert assignment.substitutions == (("pre", "flair"), ("post", "flair"))
@@ -127,7 +129,7 @@ def test_a_missing_optional_role_is_substituted_and_said() -> None:
 
 
 def test_a_missing_required_role_says_why_the_model_did_not_run() -> None:
-    decision = route_study(_study(_series(1, "Ax T1"), _series(2, "FLAIR", 3)), RULES, CONTRACTS, VERSIONS)
+    decision = route_study(_study(_series(1, "Ax T1"), _series(2, "FLAIR", 3)), RULES, CONTRACTS)
     assert decision.assignments == ()
     (told,) = decision.models
     assert not told.runs
@@ -142,7 +144,7 @@ def test_what_is_no_source_image_is_never_read() -> None:
         _series(7, "FLAIR", sop_class=SegmentationStorage),
         _series(8, "FLAIR", sop_class=SecondaryCaptureImageStorage),
     )
-    assert route_study(_study(*bad), RULES, CONTRACTS, VERSIONS).assignments == ()
+    assert route_study(_study(*bad), RULES, CONTRACTS).assignments == ()
 
 
 def test_the_best_series_is_original_then_largest_then_first() -> None:
@@ -153,7 +155,7 @@ def test_the_best_series_is_original_then_largest_then_first() -> None:
         ((_series(3, "FLAIR"), _series(2, "FLAIR")), "1.2.2"),
         ((derived,), "1.2.1"),
     ):
-        (assignment,) = route_study(_study(*series), RULES, CONTRACTS, VERSIONS).assignments
+        (assignment,) = route_study(_study(*series), RULES, CONTRACTS).assignments
         assert assignment.roles["flair"] == expected
 
 
@@ -169,7 +171,7 @@ def test_every_rule_that_does_not_match_says_why() -> None:
       - {name: wants-tag, when: {tags: {PatientID: 'X*', KVP: '120'}}}
     """
     series = _series(1, "Brain", modality="CT", sop_class=CTImageStorage, PatientID="SECRET")
-    decision = route_study(_study(series), parse_rules(text), {}, {})
+    decision = route_study(_study(series), parse_rules(text), {})
     told = {item.rule: item.reasons for item in decision.explanations}
     assert told["wants-mr"] == ("modality is CT, rule wants MR or PT",)
     assert told["wants-source"] == ("source AE is SCANNER, rule wants OTHER*",)
@@ -196,7 +198,7 @@ def test_all_matching_rules_contribute() -> None:
       - {name: b, when: {source_ae: scanner}, destinations: [ehr, pacs], priority: stat}
     fallback: {destinations: [nowhere]}
     """
-    decision = route_study(COMPLETE, parse_rules(text), CONTRACTS, VERSIONS)
+    decision = route_study(COMPLETE, parse_rules(text), CONTRACTS)
     assert decision.rules == ("a", "b")
     assert decision.destinations == ("ehr", "pacs")
     assert decision.priority is Priority.STAT
@@ -204,15 +206,13 @@ def test_all_matching_rules_contribute() -> None:
 
 
 def test_a_model_that_is_not_installed_is_told() -> None:
-    decision = route_study(COMPLETE, RULES, {}, {})
+    decision = route_study(COMPLETE, RULES, {})
     assert decision.models[0].reasons == ("this model is not installed",)
 
 
 def test_a_tag_matches_one_of_several_values() -> None:
     rules = parse_rules("rules: [{name: a, when: {tags: {ImageType: axial}}}]")
-    assert (
-        route_study(_study(_series(1, "x", ImageType="ORIGINAL\\PRIMARY\\AXIAL")), rules, {}, {}).rule == "a"
-    )
+    assert route_study(_study(_series(1, "x", ImageType="ORIGINAL\\PRIMARY\\AXIAL")), rules, {}).rule == "a"
 
 
 WORDS = st.sampled_from(["", "MR", "CT", "head", "FLAIR", "t1 post", "*", "*a*", "[x", "?"])
@@ -227,6 +227,9 @@ SERIES = st.builds(
 )
 STUDIES = st.lists(SERIES, max_size=5, unique_by=lambda s: s.series_uid).map(lambda series: _study(*series))
 TEXTS = st.lists(WORDS, max_size=2).map(tuple)
+REFERENCES = st.sampled_from(
+    [(), (TUMOUR_1,), (ModelReference(name="tumour"),), (ModelReference(name="absent"),)]
+)
 RULE_LISTS = st.lists(
     st.builds(
         Rule,
@@ -243,7 +246,8 @@ RULE_LISTS = st.lists(
         ),
         then=st.builds(
             Outcome,
-            models=st.sampled_from([(), ("tumour",), ("absent",)]),
+            models=REFERENCES,
+            shadows=REFERENCES,
             destinations=TEXTS,
             priority=st.sampled_from(Priority),
         ),
@@ -255,7 +259,7 @@ RULE_LISTS = st.lists(
 
 @given(STUDIES, RULE_LISTS)
 def test_every_study_gets_a_decision_with_an_explanation_per_rule(study: Study, rules: list[Rule]) -> None:
-    decision = route_study(study, RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS)
+    decision = route_study(study, RuleSet(rules=tuple(rules)), CONTRACTS)
     assert [item.rule for item in decision.explanations] == [*(rule.name for rule in rules), "fallback"]
     for item in decision.explanations[:-1]:
         assert item.matched != bool(item.reasons)
@@ -266,13 +270,11 @@ def test_every_study_gets_a_decision_with_an_explanation_per_rule(study: Study, 
 
 @given(STUDIES, RULE_LISTS, st.randoms())
 def test_order_does_not_matter(study: Study, rules: list[Rule], shuffler: random.Random) -> None:
-    first = route_study(study, RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS)
+    first = route_study(study, RuleSet(rules=tuple(rules)), CONTRACTS)
     series = list(study.series)
     shuffler.shuffle(series)
     shuffler.shuffle(rules)
-    second = route_study(
-        replace(study, series=tuple(series)), RuleSet(rules=tuple(rules)), CONTRACTS, VERSIONS
-    )
+    second = route_study(replace(study, series=tuple(series)), RuleSet(rules=tuple(rules)), CONTRACTS)
     assert set(first.explanations) == set(second.explanations)
     assert replace(first, explanations=()) == replace(second, explanations=())
 
@@ -289,3 +291,42 @@ def test_the_plane_that_a_role_wants_beats_the_larger_series() -> None:
     assert "its slices are sagittal" in alone.obstacles[0]
     untold = _series(5, "FLAIR", 30)
     assert select_series(_study(untold), axial).roles == (("flair", untold.series_uid),)
+
+
+# -- versions side by side, and shadows --------------------------------------------------------
+
+SEVERAL = {ModelReference(name="tumour", version=version): TUMOUR for version in ("1.0.0", "1.9.0", "1.10.0")}
+
+
+def _decide(*rules: str) -> RoutingDecision:
+    lines = [f"- {{name: r{number}, when: {{modality: MR}}, {rule}}}" for number, rule in enumerate(rules)]
+    return route_study(COMPLETE, parse_rules("rules:\n" + "\n".join(lines)), SEVERAL)
+
+
+def test_a_bare_name_means_the_newest_version_and_a_pin_goes_before_it() -> None:
+    assert [a.reference for a in _decide("models: [tumour]").active] == ["tumour@1.10.0"]
+    pinned = _decide("models: [tumour]", "models: [tumour@1.9.0]")
+    assert [a.reference for a in pinned.active] == ["tumour@1.9.0"]
+
+
+def test_one_version_speaks_for_a_model_so_that_no_lesion_is_reported_twice() -> None:
+    decision = _decide("models: [tumour@1.0.0]", "models: [tumour@1.9.0]", "models: [tumour@7.0.0]")
+    assert [a.reference for a in decision.active] == ["tumour@1.9.0"]
+    told = {entry.model: entry.reasons for entry in decision.models if not entry.runs}
+    assert "name the other one under shadow" in told["tumour@1.0.0"][0]
+    assert told["tumour@7.0.0"] == ("this version is not installed",)
+
+
+def test_shadows_run_beside_the_model_and_are_no_active_models() -> None:
+    decision = _decide("models: [tumour@1.0.0], shadow: [tumour, tumour@1.9.0, absent]")
+    assert [a.reference for a in decision.active] == ["tumour@1.0.0"]
+    assert [a.reference for a in decision.shadows] == ["tumour@1.10.0", "tumour@1.9.0"]
+    assert decision.assignment_of("tumour@1.9.0").is_shadow
+    absent = next(entry for entry in decision.models if entry.model == "absent")
+    assert (absent.is_shadow, absent.is_installed) == (True, False)
+
+
+def test_a_model_that_speaks_already_is_not_its_own_shadow() -> None:
+    decision = _decide("models: [tumour], shadow: [tumour@1.10.0]")
+    assert decision.shadows == ()
+    assert "already" in next(entry for entry in decision.models if entry.is_shadow).reasons[0]

@@ -16,7 +16,8 @@ def test_a_rule_file_is_read() -> None:
               body_part: ['*head*', '']
               tags: {MagneticFieldStrength: [1.5, '3*']}
               min_images: 10
-            models: [bleeding]
+            models: [bleeding, tumour@2.0.1]
+            shadow: bleeding@3.0.0
             destinations: pacs
             priority: stat
         fallback: {destinations: [archive]}
@@ -28,6 +29,8 @@ def test_a_rule_file_is_read() -> None:
     assert rule.when.tags == (("MagneticFieldStrength", ("1.5", "3*")),)
     assert rule.then.priority is Priority.STAT
     assert rule.then.destinations == ("pacs",)
+    assert [str(model) for model in rule.then.models] == ["bleeding", "tumour@2.0.1"]
+    assert [str(model) for model in rule.then.shadows] == ["bleeding@3.0.0"]
     assert rules.fallback.destinations == ("archive",)
 
 
@@ -55,6 +58,8 @@ def test_the_default_rules_are_valid() -> None:
         ("rules: [{name: a, when: {}, priority: urgent}]", "rule 'a', field priority"),
         ("rules: [{name: a, when: {min_images: -1}}]", "rule 'a', field when.min_images"),
         ("rules: [{name: a, when: {modality: no}}]", "rule 'a', field when.modality"),
+        ("rules: [{name: a, when: {}, models: [head-ct@1]}]", "rule 'a', field models: 'head-ct@1' names no"),
+        ("rules: [{name: a, when: {}, shadow: [Head CT]}]", "write name or name@version"),
         ("rules: [{when: {}}]", "rule 1, field name"),
         ("rules: [{name: a, when: {}}, {name: a, when: {}}]", "two rules have this name"),
         ("fallback: {modls: [x]}", "fallback, field modls"),

@@ -23,6 +23,7 @@ STEPS = (
     "route",
     "read",
     "collect_readings",
+    "prioritize",
     "draft",
     "refine",
     "encode",
