@@ -273,6 +273,16 @@ def read_radiograph(dataset: Dataset) -> Radiograph:
     )
 
 
+def view_of(header: Dataset) -> str:
+    """Return the projection of an image from its header alone, as `Radiograph.view` has it."""
+    return _view(header)
+
+
+def turn_of(header: Dataset) -> Turn:
+    """Return how an image is turned to be read, from its header alone, as `Radiograph.turn` has it."""
+    return _turn(header)
+
+
 def _require_radiograph(dataset: Dataset) -> None:
     """Refuse what is no single greyscale radiograph for presentation."""
     sop_class = str(dataset.get("SOPClassUID", ""))

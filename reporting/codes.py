@@ -560,6 +560,12 @@ def code_category(scale: Scale, value: str) -> tuple[Concept, str]:
         ) from exc
 
 
+def code_probability(scale: Scale, value: str) -> Concept:
+    """Return the concept name of the probability of one value of an estimate."""
+    concept, _ = code_category(scale, value)
+    return _private(f"P_{value.upper()}", f"Probability of {concept.meaning}")
+
+
 def code_study(modality: str, sites: frozenset[str]) -> Concept:
     """Return the code of the examination reported: that of the sites where they agree, else the general one.
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from inference.findings import Analysis, Heatmap, Mask, ModelIdentity
+from inference.radiograph import Radiograph
 from reporting.uids import DicomUID, derive_uid
 
 #: Header data sets (pixel data may be absent) of each series, by Series Instance UID.
@@ -23,11 +24,18 @@ SourceSeries = Mapping[str, Sequence[Dataset]]
 
 
 class ResultKind(StrEnum):
-    """The kinds of object a run makes, in the order in which they are delivered."""
+    """The kinds of object a run makes, in the order in which they are delivered.
+
+    What a report refers to (segments, heat maps) comes before the report.
+    """
 
     SEGMENTATION = "segmentation"
+    HEATMAP = "heatmap"
+    FINDINGS = "findings"
     MEASUREMENTS = "measurements"
     VOLUMES = "volumes"
+    ESTIMATES = "estimates"
+    KEY_IMAGES = "key_images"
     NARRATIVE = "narrative"
     OVERVIEW = "overview"
 
@@ -136,12 +144,15 @@ class Reading:
         Where the network looked.
     background : ndarray or None
         (D, H, W) float32: the reference series on the frames of the mask, for pictures.
+    radiographs : tuple of Radiograph
+        The projection images that were read, for pictures; empty for CT and MR.
     """
 
     analysis: Analysis
     mask: Mask | None = None
     heatmaps: tuple[Heatmap, ...] = ()
     background: npt.NDArray[np.float32] | None = None
+    radiographs: tuple[Radiograph, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,5 +185,5 @@ def name_device(model: ModelIdentity) -> DicomUID:
 
 
 def name_tracking(context: ReportContext, analysis: Analysis, finding_id: str) -> DicomUID:
-    """Return the Tracking UID (0062,0021) of a finding, shared by segment and measurement groups."""
+    """Return the Tracking UID (0062,0021) of a finding or an estimate, shared by segment and groups."""
     return context.name_result(analysis.study_uid, (analysis.model,), "tracking", finding_id)

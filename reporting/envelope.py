@@ -34,20 +34,30 @@ _UTF_8: Final = "ISO_IR 192"
 _LONG_STRING: Final = 64
 _SHORT_STRING: Final = 16
 
-#: Series Number of each kind; the objects of the n-th model get n tens more.
+#: Series Number of each kind; the objects of the n-th model get n tens more, heat maps n hundreds.
 _SERIES_NUMBERS: Final = {
     ResultKind.SEGMENTATION: 9001,
     ResultKind.MEASUREMENTS: 9002,
     ResultKind.VOLUMES: 9003,
     ResultKind.NARRATIVE: 9004,
     ResultKind.OVERVIEW: 9005,
+    ResultKind.FINDINGS: 9006,
+    ResultKind.ESTIMATES: 9007,
+    ResultKind.KEY_IMAGES: 9008,
+    ResultKind.HEATMAP: 9101,
 }
+_NUMBERS_PER_MODEL: Final = 10
+_HEATMAPS_PER_MODEL: Final = 100
 _SERIES_TITLES: Final = {
     ResultKind.SEGMENTATION: "segmentation",
     ResultKind.MEASUREMENTS: "diameters",
     ResultKind.VOLUMES: "volumes",
     ResultKind.NARRATIVE: "draft report",
     ResultKind.OVERVIEW: "overview",
+    ResultKind.FINDINGS: "findings",
+    ResultKind.ESTIMATES: "estimates",
+    ResultKind.KEY_IMAGES: "key images",
+    ResultKind.HEATMAP: "heat map",
 }
 #: Type 2 attributes of the Patient and General Study modules: written empty when the source has none.
 _TYPE_2: Final = (
@@ -130,6 +140,12 @@ class Envelope:
         The models whose results the object carries.
     model_index : int
         Position of the model in the run; keeps Series Numbers apart.
+    part : str
+        What tells objects of the same kind and model apart, where there are several (heat maps).
+    part_title : str
+        The same in words, for the Series Description.
+    part_number : int
+        Position among them.
     """
 
     kind: ResultKind
@@ -137,6 +153,9 @@ class Envelope:
     models: tuple[ModelIdentity, ...]
     context: ReportContext
     model_index: int = 0
+    part: str = ""
+    part_title: str = ""
+    part_number: int = 0
 
     @property
     def sop_instance_uid(self) -> str:
@@ -156,7 +175,8 @@ class Envelope:
     @property
     def series_number(self) -> int:
         """Number of its series."""
-        return _SERIES_NUMBERS[self.kind] + 10 * self.model_index
+        step = _HEATMAPS_PER_MODEL if self.kind is ResultKind.HEATMAP else _NUMBERS_PER_MODEL
+        return _SERIES_NUMBERS[self.kind] + step * self.model_index + self.part_number
 
     @property
     def model_name(self) -> str:
@@ -171,12 +191,14 @@ class Envelope:
     @property
     def series_description(self) -> str:
         """``AI`` + what + model and version, at most 64 characters."""
-        text = f"{SERIES_PREFIX} {_SERIES_TITLES[self.kind]} {self.model_name} {self.model_version}"
+        title = f"{_SERIES_TITLES[self.kind]} {self.part_title}".rstrip()
+        text = f"{SERIES_PREFIX} {title} {self.model_name} {self.model_version}"
         return text[:_LONG_STRING].rstrip()
 
     def _name(self, what: str) -> str:
         study_uid = str(self.source.StudyInstanceUID)
-        return str(self.context.name_result(study_uid, self.models, what, self.kind.value))
+        parts = (self.kind.value, self.part) if self.part else (self.kind.value,)
+        return str(self.context.name_result(study_uid, self.models, what, *parts))
 
 
 def neutral_header(source: Dataset) -> Dataset:
@@ -228,11 +250,27 @@ def seal(content: Dataset, envelope: Envelope) -> Dataset:
         *(_describe_model(model, context) for model in envelope.models),
         _describe_library(context),
     ]
+    _declare_private_codes(sealed)
     _write_character_set(sealed, source)
     _copy_patient_and_study(sealed, source)
     sealed.file_meta = _write_file_meta(sealed, content)
     sealed.preamble = b"\0" * 128
     return sealed
+
+
+def _declare_private_codes(sealed: Dataset) -> None:
+    """Say whose the private codes are, if there are any (PS3.3 C.12.1.1.7)."""
+    if not any(
+        element.keyword == "CodingSchemeDesignator" and element.value == codes.PRIVATE_SCHEME
+        for element in sealed.iterall()
+    ):
+        return
+    item = Dataset()
+    item.CodingSchemeDesignator = codes.PRIVATE_SCHEME
+    item.CodingSchemeUID = codes.PRIVATE_SCHEME_UID
+    item.CodingSchemeName = codes.PRIVATE_SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = OWN_MANUFACTURER
+    sealed.CodingSchemeIdentificationSequence = [item]
 
 
 def _write_series_and_equipment(sealed: Dataset, envelope: Envelope) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from reporting.text import ReportText, Section, SectionName
 
 _TITLES: Final = {
+    SectionName.PRIORITY: "Priority",
     SectionName.PROCEDURE: "Procedure",
     SectionName.FINDINGS: "Findings",
     SectionName.IMPRESSION: "Impression",

@@ -53,6 +53,14 @@ def container_item(name: Concept, content: Sequence[Dataset], relationship: str 
     return item
 
 
+def template_item(identifier: str) -> Dataset:
+    """Return the item of a Content Template Sequence (PS3.3 C.18.8.1.2)."""
+    item = Dataset()
+    item.MappingResource = "DCMR"
+    item.TemplateIdentifier = identifier
+    return item
+
+
 def _content_item(value_type: str, name: Concept, relationship: str) -> Dataset:
     item = Dataset()
     item.RelationshipType = relationship

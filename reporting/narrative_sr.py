@@ -12,16 +12,14 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
-from inference.findings import ModelIdentity
 from reporting import codes
 from reporting.codes import Concept
-from reporting.context import name_device
 from reporting.envelope import Envelope, reference_instances, seal
-from reporting.items import code_content_item, container_item, text_item, uid_item
-from reporting.sr import link_predecessors
+from reporting.items import code_content_item, container_item, template_item, text_item
+from reporting.sr import link_predecessors, observe_by_device
 from reporting.text import ReportText, Section, SectionName
 
-#: Heading (CID 7001) and element (CID 7002) of each section.
+#: Heading (CID 7001) and element (CID 7002) of each section; what is urgent stands below the banner.
 _SECTIONS: Final[dict[SectionName, tuple[Concept, Concept]]] = {
     SectionName.PROCEDURE: (codes.PROCEDURE_SECTION, codes.PROCEDURE_ELEMENT),
     SectionName.FINDINGS: (codes.FINDINGS_SECTION, codes.FINDING),
@@ -53,7 +51,7 @@ def encode_narrative(text: ReportText, sources: Sequence[Dataset], envelope: Env
     """
     document = container_item(codes.DIAGNOSTIC_IMAGING_REPORT, _content(text, envelope))
     del document.RelationshipType
-    document.ContentTemplateSequence = [_template("2000")]
+    document.ContentTemplateSequence = [template_item("2000")]
     document.SOPClassUID = BasicTextSRStorage
     document.SOPInstanceUID = envelope.sop_instance_uid
     document.Modality = "SR"
@@ -70,34 +68,17 @@ def encode_narrative(text: ReportText, sources: Sequence[Dataset], envelope: Env
 def _content(text: ReportText, envelope: Envelope) -> list[Dataset]:
     content = [code_content_item(codes.LANGUAGE_OF_CONTENT, codes.ENGLISH, "HAS CONCEPT MOD")]
     for model in envelope.models:
-        content += _observe_by_device(model)
-    content.append(container_item(codes.SUMMARY_SECTION, [text_item(codes.SUMMARY_ELEMENT, text.banner)]))
-    content += [_encode_section(section) for section in text.sections if section.sentences]
+        content += observe_by_device(model)
+    first = [text.banner, *(p for s in text.sections if s.name is SectionName.PRIORITY for p in s.paragraphs)]
+    summary = [text_item(codes.SUMMARY_ELEMENT, paragraph) for paragraph in first]
+    content.append(container_item(codes.SUMMARY_SECTION, summary))
+    content += [_encode_section(s) for s in text.sections if s.sentences and s.name in _SECTIONS]
     return content
 
 
 def _encode_section(section: Section) -> Dataset:
     heading, element = _SECTIONS[section.name]
     return container_item(heading, [text_item(element, paragraph) for paragraph in section.paragraphs])
-
-
-def _observe_by_device(model: ModelIdentity) -> list[Dataset]:
-    """Return the rows of TID 1002 and TID 1004 for a device."""
-    relationship = "HAS OBS CONTEXT"
-    return [
-        code_content_item(codes.OBSERVER_TYPE, codes.DEVICE, relationship),
-        uid_item(codes.DEVICE_OBSERVER_UID, name_device(model), relationship),
-        text_item(codes.DEVICE_OBSERVER_NAME, model.name, relationship),
-        text_item(codes.DEVICE_OBSERVER_MANUFACTURER, model.manufacturer, relationship),
-        text_item(codes.DEVICE_OBSERVER_MODEL, f"{model.name} {model.version}", relationship),
-    ]
-
-
-def _template(identifier: str) -> Dataset:
-    item = Dataset()
-    item.MappingResource = "DCMR"
-    item.TemplateIdentifier = identifier
-    return item
 
 
 def _evidence(sources: Sequence[Dataset], envelope: Envelope) -> Dataset:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from inference.findings import Doubt, RiskClass, Triage
+
 #: At the head of every text.
 BANNER: Final = (
     "AI RESULT - NOT REVIEWED. This text was made by an algorithm. No physician has reviewed it. "
@@ -27,26 +29,102 @@ REVIEW_SENTENCE: Final = (
 #: What absence of a finding does not mean.
 ABSENCE_SENTENCE: Final = "This does not rule out disease."
 
+#: What every statement about a whole study ends with.
+ESTIMATE_SENTENCE: Final = "This is an estimate by an algorithm and not a diagnosis."
+#: What a survival estimate ends with.
+SURVIVAL_SENTENCE: Final = "It compares groups of patients and does not predict the course of one patient."
+#: What a heat map is, and is not.
+HEATMAP_SENTENCE: Final = "A heat map shows where the network looked; it is no outline of a lesion."
+#: How side and zone of a box on a radiograph were found.
+POSITION_SENTENCE: Final = (
+    "Sides and zones of marks on the radiograph are estimated from their position in the image."
+)
+#: What a report says when a model gave no answer.
+REFUSAL_SENTENCE: Final = "No answer was given, and nothing can be concluded from that."
+
 _HIGH_CONFIDENCE = 0.9
 _MODERATE_CONFIDENCE = 0.7
+#: Standard deviation of repeated readings from which a probability is called unsteady.
+UNSTEADY_DEVIATION: Final = 0.15
 
 
-def describe_confidence(confidence: float) -> str:
-    """Return the wording for a model's confidence in what it outlined.
+def describe_confidence(confidence: float, uncertainty: float | None = None) -> str:
+    """Return the wording for a model's confidence in what it outlined or marked.
 
     Parameters
     ----------
     confidence : float
         0 to 1.
+    uncertainty : float or None
+        Standard deviation of the confidence over repeated readings, 0 to 0.5.
 
     Returns
     -------
     str
-        ``high``, ``moderate`` or ``low``. It describes the network's output and is
-        not a probability of disease.
+        ``high``, ``moderate`` or ``low``; always ``low`` where repeated readings disagree. It
+        describes the network's output and is not a probability of disease.
     """
+    if is_unsteady(uncertainty):
+        return "low"
     if confidence >= _HIGH_CONFIDENCE:
         return "high"
     if confidence >= _MODERATE_CONFIDENCE:
         return "moderate"
     return "low"
+
+
+def is_unsteady(uncertainty: float | None) -> bool:
+    """Say whether repeated readings disagree so much that the answer is of low confidence."""
+    return uncertainty is not None and uncertainty >= UNSTEADY_DEVIATION
+
+
+def describe_uncertainty(uncertainty: float) -> str:
+    """Return the sentence that says how much repeated readings disagree.
+
+    Parameters
+    ----------
+    uncertainty : float
+        Standard deviation over Monte-Carlo dropout passes, 0 to 0.5.
+    """
+    spread = f"Repeated readings vary by {uncertainty:.2f} (standard deviation)"
+    return f"{spread}: take this with caution." if is_unsteady(uncertainty) else f"{spread}."
+
+
+def format_probability(probability: float) -> str:
+    """Return a probability as text reads it: two decimals, and never a certainty."""
+    if probability < _LEAST:
+        return f"below {_LEAST}"
+    return f"above {1 - _LEAST}" if probability > 1 - _LEAST else f"{probability:.2f}"
+
+
+def describe_triage(triage: Triage) -> str:
+    """Return the sentences about how urgent a study looks, with what that rests on.
+
+    The predictive value is a lower confidence bound on the calibration patients, so "at least".
+    """
+    stated = f"calibrated probability of an abnormal study {format_probability(triage.score)}"
+    if triage.risk is RiskClass.UNCERTAIN or triage.predictive_value is None:
+        word = _RISK_WORDS[triage.risk]
+        return f"Triage: {word} ({stated}). The algorithm states no predictive value for this class."
+    kind = "abnormal" if triage.risk is RiskClass.HIGH else "free of what the algorithm looks for"
+    sentence = (
+        f"Triage: {_RISK_WORDS[triage.risk]} ({stated}). Of the studies in this class at least "
+        f"{100 * triage.predictive_value:.0f} % were {kind} "
+        f"(lower 95 % bound, {triage.calibration_patients} calibration patients)."
+    )
+    return sentence if triage.risk is RiskClass.HIGH else f"{sentence} {ABSENCE_SENTENCE}"
+
+
+def describe_doubt(doubt: Doubt) -> str:
+    """Return the sentence that says why an answer must be doubted, or why there is none."""
+    reason = doubt.sentence.strip()
+    reason = reason if reason.endswith((".", "!", "?")) else f"{reason}."
+    return f"{REFUSAL_SENTENCE} {reason}" if doubt.is_blocking else f"This answer must be doubted: {reason}"
+
+
+_LEAST: Final = 0.01
+_RISK_WORDS: Final = {
+    RiskClass.LOW: "low risk",
+    RiskClass.HIGH: "high risk",
+    RiskClass.UNCERTAIN: "uncertain",
+}

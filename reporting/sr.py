@@ -1,7 +1,8 @@
 """Pure. Measurements as Comprehensive 3D SR documents (TID 1500), in the shapes that viewers take.
 
-Two documents, because OHIF 3.13 opens a measurement report only if every group has
-coordinates, and hydrates a pair of diameters only in the form that it writes itself:
+Two documents for what was outlined (``findings_sr.py`` has boxes and labels, ``estimates_sr.py``
+the rest), because OHIF 3.13 opens a measurement report only if every group has coordinates, and
+hydrates a pair of diameters only in the form that it writes itself:
 
 - *measurements*, title (126000,DCM): one TID 1501 group per finding, the diameters with
   their lines in the image. Opens and turns into editable measurements.
@@ -12,6 +13,7 @@ coordinates, and hydrates a pair of diameters only in the form that it writes it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,15 +26,18 @@ from reporting.codes import Concept
 from reporting.context import name_device, name_tracking
 from reporting.envelope import Envelope, neutral_header, seal
 from reporting.errors import UnencodableResultError
-from reporting.items import coded
+from reporting.items import code_content_item, coded, container_item, template_item, text_item, uid_item
 
 #: Tracking identifiers by which OHIF knows the tool that a group hydrates into.
 BIDIRECTIONAL_TOOL: Final = "Cornerstone3DTools@^0.1.0:Bidirectional"
 LENGTH_TOOL: Final = "Cornerstone3DTools@^0.1.0:Length"
 _DECIMALS: Final = 3
+_NO_HEATMAPS: Final[Mapping[str, Dataset]] = MappingProxyType({})
 
 Group: TypeAlias = (
-    sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    sr.MeasurementsAndQualitativeEvaluations
+    | sr.PlanarROIMeasurementsAndQualitativeEvaluations
+    | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 )
 
 
@@ -69,11 +74,15 @@ def encode_measurements(analysis: Analysis, sources: Sequence[Dataset], envelope
     groups = [_diameter_group(finding, analysis, by_uid, envelope) for finding in measured]
     lines = [line for finding in measured for line in _lines(finding)]
     evidence = [by_uid[uid] for uid in dict.fromkeys(line.frame.sop_instance_uid for line in lines)]
-    return _encode_report(codes.IMAGING_MEASUREMENT_REPORT, groups, evidence, envelope)
+    return encode_report(codes.IMAGING_MEASUREMENT_REPORT, groups, evidence, envelope)
 
 
 def encode_volumes(
-    analysis: Analysis, segmentation: Dataset | None, sources: Sequence[Dataset], envelope: Envelope
+    analysis: Analysis,
+    segmentation: Dataset | None,
+    sources: Sequence[Dataset],
+    envelope: Envelope,
+    heatmaps: Mapping[str, Dataset] = _NO_HEATMAPS,
 ) -> Dataset | None:
     """Return the report of volumes, each referring to its segment.
 
@@ -87,6 +96,8 @@ def encode_volumes(
         Headers of the series on which the segmentation lies.
     envelope : Envelope
         Names and origin of the object.
+    heatmaps : mapping of str to Dataset
+        The heat map of each answer, by finding id.
 
     Returns
     -------
@@ -101,23 +112,41 @@ def encode_volumes(
     if segmentation is None or not segmented:
         return None
     groups = [_volume_group(finding, analysis, segmentation, sources, envelope) for finding in segmented]
-    evidence = [*sources, segmentation]
-    return _encode_report(codes.ONCOLOGY_MEASUREMENT_REPORT, groups, evidence, envelope)
+    for finding, group in zip(segmented, groups, strict=True):
+        if finding.finding_id in heatmaps:
+            group[0].ContentSequence.append(explain(heatmaps[finding.finding_id]))
+    explanations = [heatmaps[f.finding_id] for f in segmented if f.finding_id in heatmaps]
+    evidence = [*sources, segmentation, *explanations]
+    return encode_report(codes.ONCOLOGY_MEASUREMENT_REPORT, groups, evidence, envelope)
 
 
-def _encode_report(
-    title: Concept, groups: Sequence[Group], evidence: Sequence[Dataset], envelope: Envelope
+def encode_report(
+    title: Concept,
+    groups: Sequence[Group],
+    evidence: Sequence[Dataset],
+    envelope: Envelope,
+    evaluations: Sequence[Dataset] = (),
 ) -> Dataset:
-    report = sr.MeasurementReport(
-        observation_context=_observe_by_device(envelope.models[0]),
-        procedure_reported=coded(codes.code_procedure(str(envelope.source.Modality))),
-        imaging_measurements=groups,
-        title=coded(title),
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(coded(codes.ENGLISH)),
-    )
+    """Return a measurement report (TID 1500).
+
+    Parameters
+    ----------
+    title : Concept
+        Document title (CID 7021).
+    groups : sequence of Group
+        Measurement groups; may be empty.
+    evidence : sequence of Dataset
+        Headers of every object that the content refers to; at least one.
+    envelope : Envelope
+        Names and origin of the object.
+    evaluations : sequence of Dataset
+        Content items of the Qualitative Evaluations at the root, in which no viewer looks for
+        coordinates.
+    """
+    root = _root_of_groups(title, groups, envelope) if groups else _root_without_groups(title, envelope)
     document = sr.Comprehensive3DSR(
         evidence=[neutral_header(item) for item in evidence],
-        content=report,
+        content=root,
         series_instance_uid=envelope.series_instance_uid,
         series_number=envelope.series_number,
         sop_instance_uid=envelope.sop_instance_uid,
@@ -127,8 +156,50 @@ def _encode_report(
         is_final=False,
         is_verified=False,
     )
+    if evaluations:
+        # highdicom 0.28.2 has no argument for this container of TID 1500.
+        container = container_item(codes.QUALITATIVE_EVALUATIONS, evaluations)
+        document.ContentSequence = [*document.ContentSequence, container]
     link_predecessors(document, envelope)
     return seal(document, envelope)
+
+
+def _root_of_groups(title: Concept, groups: Sequence[Group], envelope: Envelope) -> Dataset:
+    report = sr.MeasurementReport(
+        observation_context=_observe_by_device(envelope.models[0]),
+        procedure_reported=coded(codes.code_procedure(str(envelope.source.Modality))),
+        imaging_measurements=groups,
+        title=coded(title),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(coded(codes.ENGLISH)),
+    )
+    root: Dataset = report[0]
+    return root
+
+
+def _root_without_groups(title: Concept, envelope: Envelope) -> Dataset:
+    """Return the root of a report that has qualitative evaluations alone, which highdicom cannot write."""
+    procedure = codes.code_procedure(str(envelope.source.Modality))
+    root = container_item(
+        title,
+        [
+            code_content_item(codes.LANGUAGE_OF_CONTENT, codes.ENGLISH, "HAS CONCEPT MOD"),
+            *observe_by_device(envelope.models[0]),
+            code_content_item(codes.PROCEDURE_REPORTED, procedure, "HAS CONCEPT MOD"),
+        ],
+    )
+    del root.RelationshipType
+    root.ContentTemplateSequence = [template_item("1500")]
+    return root
+
+
+def explain(heatmap: Dataset) -> sr.ImageContentItem:
+    """Return the content item that names the heat map of a group's finding (TID 1410, TID 1411)."""
+    return sr.ImageContentItem(
+        name=coded(codes.VISUAL_EXPLANATION),
+        referenced_sop_class_uid=heatmap.SOPClassUID,
+        referenced_sop_instance_uid=heatmap.SOPInstanceUID,
+        relationship_type="CONTAINS",
+    )
 
 
 def link_predecessors(document: Dataset, envelope: Envelope) -> None:
@@ -170,7 +241,19 @@ def _observe_by_device(model: ModelIdentity) -> sr.ObservationContext:
     )
 
 
-def _describe_algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:
+def observe_by_device(model: ModelIdentity) -> list[Dataset]:
+    """Return the rows of TID 1002 and TID 1004 for a device, as content items of our own."""
+    relationship = "HAS OBS CONTEXT"
+    return [
+        code_content_item(codes.OBSERVER_TYPE, codes.DEVICE, relationship),
+        uid_item(codes.DEVICE_OBSERVER_UID, name_device(model), relationship),
+        text_item(codes.DEVICE_OBSERVER_NAME, model.name, relationship),
+        text_item(codes.DEVICE_OBSERVER_MANUFACTURER, model.manufacturer, relationship),
+        text_item(codes.DEVICE_OBSERVER_MODEL, f"{model.name} {model.version}", relationship),
+    ]
+
+
+def describe_algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:
     """Return TID 4019."""
     return sr.AlgorithmIdentification(
         name=model.name,
@@ -181,7 +264,8 @@ def _describe_algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:
     )
 
 
-def _describe_site(finding: Finding) -> sr.FindingSite:
+def describe_site(finding: Finding) -> sr.FindingSite:
+    """Return the anatomic site of a finding, with its side where the model gives one."""
     laterality = None if finding.laterality is None else coded(codes.code_laterality(finding.laterality))
     return sr.FindingSite(coded(codes.code_site(finding.site).concept), laterality=laterality)
 
@@ -199,8 +283,8 @@ def _diameter_group(
         ),
         finding_category=coded(concept.category),
         finding_type=coded(concept.type),
-        finding_sites=[_describe_site(finding)],
-        algorithm_id=_describe_algorithm(analysis.model),
+        finding_sites=[describe_site(finding)],
+        algorithm_id=describe_algorithm(analysis.model),
         measurements=[_measure_line(name, line, sources) for name, line in zip(names, lines, strict=True)],
     )
 
@@ -257,8 +341,8 @@ def _volume_group(
         ),
         finding_category=coded(concept.category),
         finding_type=coded(concept.type),
-        finding_sites=[_describe_site(finding)],
-        algorithm_id=_describe_algorithm(analysis.model),
+        finding_sites=[describe_site(finding)],
+        algorithm_id=describe_algorithm(analysis.model),
         measurements=_number_measurements(finding),
     )
 
@@ -267,6 +351,7 @@ _UNITS: Final[Mapping[Quantity, tuple[Concept, Callable[..., float]]]] = {
     Quantity.VOLUME: (codes.CUBIC_CENTIMETRE, codes.value_in_ml),
     Quantity.LONG_AXIS: (codes.MILLIMETRE, codes.value_in_mm),
     Quantity.PERPENDICULAR_AXIS: (codes.MILLIMETRE, codes.value_in_mm),
+    Quantity.AREA: (codes.SQUARE_MILLIMETRE, codes.value_in_mm2),
 }
 
 

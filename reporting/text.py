@@ -17,6 +17,7 @@ from reporting.safety import BANNER
 class SectionName(StrEnum):
     """The sections, in the order in which they are read."""
 
+    PRIORITY = "priority"
     PROCEDURE = "procedure"
     FINDINGS = "findings"
     IMPRESSION = "impression"

@@ -34,7 +34,9 @@ def test_encoding_again_gives_the_same_bytes(make, profile):
 
 
 def test_order_of_delivery(case):
-    assert [o.kind for o in results_of(case)] == list(ResultKind)
+    kinds = [o.kind for o in results_of(case)]
+    assert kinds == [kind for kind in ResultKind if kind in set(kinds)]
+    assert {ResultKind.SEGMENTATION, ResultKind.VOLUMES, ResultKind.NARRATIVE} <= set(kinds)
 
 
 def test_names_do_not_depend_on_run_or_time(case):
