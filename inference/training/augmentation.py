@@ -21,14 +21,16 @@ _SHIFT: Final = 0.15
 """Largest shift, as a share of half the slice."""
 
 _LOG_GAMMA: Final = 0.35
-_SHADING: Final = 0.2
+_SHADING: Final = 0.45
+"""Largest change of brightness towards an edge: surface coils shade some training patients as much."""
+
 _GAIN: Final = 0.15
 _OFFSET_DEVIATIONS: Final = 0.2
 _NOISE_DEVIATIONS: Final = 0.15
 
 _TURN_CHANCE: Final = 0.7
 _GAMMA_CHANCE: Final = 0.4
-_SHADING_CHANCE: Final = 0.3
+_SHADING_CHANCE: Final = 0.5
 _NOISE_CHANCE: Final = 0.3
 _BLUR_CHANCE: Final = 0.2
 _UPSIDE_DOWN_CHANCE: Final = 0.1
