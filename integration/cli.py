@@ -33,7 +33,9 @@ from rich.progress import (
 from rich.table import Table
 
 from dicom_node.errors import PrereadError
+from dicom_node.rules import Priority
 from integration.settings import Settings, load_settings
+from integration.training_cli import evaluate, train
 
 app = typer.Typer(
     name="preread",
@@ -46,6 +48,8 @@ models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
 rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(rules_app, name="rules")
+app.command()(train)
+app.command()(evaluate)
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -208,15 +212,23 @@ def studies(config: ConfigOption = None, limit: int = 50, *, as_json: JsonOption
         if as_json:
             _print_json([asdict(row) for row in rows])
             return
-        table = Table("received", "source", "images", "state")
+        table = Table("received", "source", "images", "state", "priority")
         table.add_column("last run, or study", no_wrap=True)
         for row in rows:
             state = "arriving" if row.is_collecting else str(row.last_run_state or "")
+            priority = "[bold red]stat[/]" if row.priority is Priority.STAT else str(row.priority)
             table.add_row(
                 f"{row.last_received_at:%m-%d %H:%M:%S}", row.source_ae, str(row.instance_count), state,
-                row.last_run_id or row.study_key,
+                priority, row.last_run_id or row.study_key,
             )  # fmt: skip
         out_console.print(table)
+        for row in rows:
+            if row.priority_reason:
+                out_console.print(
+                    f"{row.priority} {row.last_run_id}: {row.priority_reason}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
         for instance in ledger.quarantined(limit):
             out_console.print(
                 f"quarantined instance {instance.instance_id}: {instance.reason}", highlight=False
@@ -253,6 +265,28 @@ def show_model(name: str, config: ConfigOption = None) -> None:
 
     package = discover(_settings(config).models_dir).package(name)
     _print_json(package.card.model_dump(mode="json"))
+
+
+@models_app.command("compare")
+def compare_models(
+    champion: Annotated[str, typer.Argument(help="Active model: name, or name@version.")],
+    challenger: Annotated[str, typer.Argument(help="Its shadow: name, or name@version.")],
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what a shadow said with what the active model said, over the stored studies."""
+    from integration.comparison import NothingComparedError, summarise
+
+    with _ledger(_settings(config)) as ledger:
+        cases = ledger.comparisons_of(champion, challenger)
+        if not cases:
+            raise NothingComparedError(champion, challenger, ledger.compared_models())
+    report = summarise(champion, challenger, cases)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        _show_comparison(report)
 
 
 @rules_app.command("check")
@@ -484,6 +518,35 @@ def _show_analysis(analysis: Any) -> None:
         out_console.print(f"note: {note}", highlight=False)
 
 
+def _show_comparison(report: Any) -> None:
+    """Print a table with one row a label; a count pair is champion / challenger."""
+    table = Table(
+        "label", "studies", "agree", "kappa", "both", "only\nchampion", "only\nchallenger", "neither",
+        "findings", "found more", "probability\ndifference", "Dice", "refused\nor failed",
+        title=f"champion {report.champion}, challenger {report.challenger}: {report.studies} studies",
+    )  # fmt: skip
+    for row in report.labels:
+        table.add_row(
+            row.label, str(row.studies), _share(row.agreement), _number(row.kappa), str(row.both),
+            str(row.champion_alone), str(row.challenger_alone), str(row.neither), _pair(row.findings),
+            _pair(row.found_more), _number(row.probability_difference, signed=True),
+            f"{_number(row.dice)} (n={row.outlined})" if row.outlined else "", _pair(row.silent),
+        )  # fmt: skip
+    out_console.print(table)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    return "" if value is None else f"{value:+.2f}" if signed else f"{value:.2f}"
+
+
+def _pair(counts: tuple[int, int]) -> str:
+    return f"{counts[0]} / {counts[1]}"
+
+
 def _show_decision(decision: dict[str, Any]) -> None:
     for entry in decision["explanations"]:
         mark = "[green]matched[/]" if entry["matched"] else "[yellow]no match[/]"
@@ -492,7 +555,8 @@ def _show_decision(decision: dict[str, Any]) -> None:
             out_console.print(f"         {reason}", highlight=False)
     for entry in decision["models"]:
         mark = "[green]runs[/]" if entry["runs"] else "[yellow]does not run[/]"
-        out_console.print(f"{mark} {entry['model']}", highlight=False)
+        shadow = " as a shadow" if entry.get("is_shadow") else ""
+        out_console.print(f"{mark}{shadow} {entry['model']}", highlight=False)
         for reason in entry["reasons"]:
             out_console.print(f"         {reason}", highlight=False)
     out_console.print(

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dicom_node.errors import PermanentError
 from dicom_node.ledger import ComparedLabel
 from inference.findings import Box, Finding, Mask, Outcome, Presence, RiskClass
 
@@ -31,6 +32,25 @@ _NEGATIVE: Final = frozenset(
         "healthy",
     }
 )
+
+
+class NothingComparedError(PermanentError):
+    """No stored study was read by both models; the message says which pairs there are.
+
+    Parameters
+    ----------
+    champion, challenger : str
+        As the person named them.
+    known : sequence of tuple
+        Champion, challenger and number of studies of every pair that was compared.
+    """
+
+    def __init__(self, champion: str, challenger: str, known: Sequence[tuple[str, str, int]]) -> None:
+        pairs = "; ".join(f"{first} with {second} ({count} studies)" for first, second, count in known)
+        super().__init__(
+            f"No stored study compares {champion} with {challenger}: name {challenger} under `shadow` in a "
+            f"rule whose models include {champion}. Compared so far: {pairs or 'nothing'}."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
