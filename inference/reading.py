@@ -6,7 +6,7 @@ Which code reads a study follows from the task on the model's card, and from not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from inference.findings import Outcome
 from inference.packages import ModelPackage
@@ -14,6 +14,10 @@ from inference.radiograph import Radiograph
 from inference.runner import Progress, Runner
 from inference.segmentation import segment
 from inference.volume import Volume
+from inference.volume_segmentation import segment_volume
+
+VOLUMETRIC: Final = 3
+"""Dimensions of the input of a network that reads whole volumes."""
 
 StudyImages: TypeAlias = Mapping[str, Volume | Sequence[Radiograph]]
 """Role to what fills it: a volume (CT, MR), or the radiographs of a series (CR, DX)."""
@@ -54,5 +58,7 @@ def read_study(
         If the device failed or has no memory now.
     """
     volumes = {role: cast("Volume", image) for role, image in images.items()}
+    if package.card.input.dimensions == VOLUMETRIC:
+        return segment_volume(package, volumes, runner, study_uid, progress)
     analysis, mask = segment(package, volumes, runner, study_uid, progress)
     return Outcome(analysis=analysis, mask=mask)
