@@ -115,10 +115,22 @@ def parse_rules(text: str) -> RuleSet:
     )
 
 
-def default_rules() -> RuleSet:
-    """Return the rules that apply where a site has none of its own."""
-    text = resources.files("dicom_node").joinpath("default_rules.yaml").read_text(encoding="utf-8")
-    return parse_rules(text)
+def default_rules(*, is_fusion_wanted: bool = False) -> RuleSet:
+    """Return the rules that apply where a site has none of its own.
+
+    Parameters
+    ----------
+    is_fusion_wanted : bool
+        Whether the site lets the node read a patient's CT and MR together: adds the rule for it.
+    """
+    rules = _packaged_rules("default_rules.yaml")
+    if not is_fusion_wanted:
+        return rules
+    return RuleSet(rules=rules.rules + _packaged_rules("fusion_rules.yaml").rules, fallback=rules.fallback)
+
+
+def _packaged_rules(name: str) -> RuleSet:
+    return parse_rules(resources.files("dicom_node").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _to_tuple(value: Any) -> Any:

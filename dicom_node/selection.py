@@ -3,7 +3,7 @@
 A model's input contract names roles (``flair``, ``post``); a series fits a role
 by modality, Series Description, plane and number of images, and by nothing else: FLAIR
 is never taken for T1 because it looks similar. Localizers, results of our own,
-secondary captures and everything that is no image never fit.
+secondary captures, raw detector data and everything that is no image never fit.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from typing import Final
 from dicom_node.globs import list_patterns, matches_any
 from dicom_node.headers import OWN_MANUFACTURER
 from dicom_node.planes import Plane, read_plane
-from dicom_node.sop_classes import IMAGE_CLASSES
+from dicom_node.sop_classes import IMAGE_CLASSES, RAW_CLASSES
 from dicom_node.study import Series, SeriesUID, Study
 
+#: PS3.3 C.7.3.1.1.1: modalities of radiographs.
+PROJECTION_MODALITIES: Final = frozenset({"CR", "DX"})
 #: PS3.3 C.7.6.1.1.2: values of Image Type (0008,0008).
 _LOCALIZER: Final = "LOCALIZER"
 _DERIVED: Final = "DERIVED"
+#: View Position (0018,5101), PS3.3 C.8.7.1.1.3, and what devices write besides; Series Descriptions.
+_LATERAL_VIEWS: Final = frozenset({"LL", "RL", "LLAT", "RLAT", "LAT", "LATERAL"})
+_LATERAL_DESCRIPTIONS: Final = ("lat", "* lat", "lat *", "* lat *", "*lateral*", "*_lat*", "*-lat*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +97,9 @@ class Selection:
 def select_series(study: Study, contract: InputContract) -> Selection:
     """Choose the best series for every role of a contract.
 
-    Best is: original before derived, most images, lowest series number, lowest
-    UID. A series fills one role. Required roles choose first.
+    Best is: original before derived, a frontal radiograph before a lateral one, most
+    images, lowest series number, lowest UID. A series fills one role. Required roles
+    choose first.
     """
     chosen: dict[str, SeriesUID] = {}
     for role in sorted(contract.roles, key=lambda role: not role.required):
@@ -112,6 +118,8 @@ def explain_misfit(series: Series, role: InputRole) -> str:
 def _misfits(series: Series, role: InputRole) -> Iterator[str]:
     if not series.sop_classes or not series.sop_classes <= IMAGE_CLASSES:
         yield "it holds no images that a model reads"
+    if series.sop_classes and series.sop_classes <= RAW_CLASSES:
+        yield "its images are raw detector data (For Processing)"
     if series.header.get("Manufacturer") == OWN_MANUFACTURER:
         yield "it is a result of Preread"
     if _LOCALIZER in _image_type(series):
@@ -163,15 +171,24 @@ def _used_by(series: Series, chosen: dict[str, SeriesUID]) -> str:
     return f"the one that fits is {next(iter(users), 'used')}"
 
 
-def _preference(series: Series) -> tuple[bool, int, bool, int, str]:
+def _preference(series: Series) -> tuple[bool, bool, int, bool, int, str]:
     number = series.series_number
     return (
         _DERIVED in _image_type(series),
+        _is_lateral(series),
         -series.number_of_images,
         number is None,
         number or 0,
         series.series_uid,
     )
+
+
+def _is_lateral(series: Series) -> bool:
+    """Say whether a radiograph shows the patient from the side, by its header; volumes have no view."""
+    if series.modality.upper() not in PROJECTION_MODALITIES:
+        return False
+    view = series.header.get("ViewPosition", "").strip().upper()
+    return view in _LATERAL_VIEWS if view else matches_any(series.description, _LATERAL_DESCRIPTIONS)
 
 
 def _image_type(series: Series) -> tuple[str, ...]:

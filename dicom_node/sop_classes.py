@@ -27,6 +27,10 @@ IMAGE_CLASSES: Final[frozenset[SOPClassUID]] = frozenset(
     for uid, (title, _) in _SOP_CLASSES.items()
     if "Image Storage" in title and "Secondary Capture" not in title
 )
+#: Images as the detector gives them, not meant to be looked at (PS3.3 A.26).
+RAW_CLASSES: Final[frozenset[SOPClassUID]] = frozenset(
+    uid for uid in IMAGE_CLASSES if "For Processing" in _SOP_CLASSES[uid][0]
+)
 
 
 def name_sop_class(uid: str) -> str:

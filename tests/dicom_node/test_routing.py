@@ -4,9 +4,17 @@ import json
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, SegmentationStorage
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from dicom_node.planes import Plane
 from dicom_node.routing import (
@@ -19,6 +27,7 @@ from dicom_node.routing import (
     RoutingDecision,
     Rule,
     RuleSet,
+    default_rules,
     parse_rules,
     route_study,
     select_series,
@@ -330,3 +339,48 @@ def test_a_model_that_speaks_already_is_not_its_own_shadow() -> None:
     decision = _decide("models: [tumour], shadow: [tumour@1.10.0]")
     assert decision.shadows == ()
     assert "already" in next(entry for entry in decision.models if entry.is_shadow).reasons[0]
+
+
+# -- radiographs and the built-in rules --------------------------------------------------------
+
+CHEST = InputContract(roles=(InputRole(name="image", required=True, modalities=("CR", "DX")),))
+DX, RAW_DX = DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing
+
+
+def _radiograph(number: int, description: str = "", *, sop_class: str = DX, **header: str) -> Series:
+    return _series(number, description, 1, modality="DX", sop_class=sop_class, **header)
+
+
+def test_the_frontal_radiograph_is_read_and_not_the_lateral_one() -> None:
+    by_header = _study(_radiograph(1, ViewPosition="LL"), _radiograph(2, ViewPosition="PA"))
+    assert select_series(by_header, CHEST).roles == (("image", "1.2.2"),)
+    by_description = _study(_radiograph(1, "CHEST LAT"), _radiograph(2, "Chest plate"))
+    assert select_series(by_description, CHEST).roles == (("image", "1.2.2"),)
+    alone = _study(_radiograph(1, ViewPosition="LL"))
+    assert select_series(alone, CHEST).roles == (("image", "1.2.1"),), "the model refuses it and says so"
+
+
+def test_raw_detector_data_is_not_read() -> None:
+    raw = _radiograph(1, sop_class=RAW_DX)
+    assert select_series(_study(raw, _radiograph(2)), CHEST).roles == (("image", "1.2.2"),)
+    assert "For Processing" in select_series(_study(raw), CHEST).obstacles[0]
+
+
+@pytest.mark.parametrize(
+    ("series", "models"),
+    [
+        (_series(1, "AX FLAIR"), {"brain-tumour-lgg"}),
+        (_radiograph(1), set()),
+        (replace(_radiograph(1), body_part="CHEST"), {"chest-xray-boxes", "chest-xray-labels"}),
+        (replace(_radiograph(1), body_part="", modality="CR"), {"chest-xray-boxes", "chest-xray-labels"}),
+        (replace(_radiograph(1), body_part="HAND"), set()),
+        (_series(1, "Head 5.0", modality="CT", sop_class=CTImageStorage), {"head-ct"}),
+        (replace(_series(1, "x", modality="CT"), body_part="ABDOMEN"), set()),
+    ],
+)
+def test_the_built_in_rules_send_each_kind_of_study_to_its_models(series: Series, models: set[str]) -> None:
+    asked = {entry.model for entry in route_study(_study(series), default_rules(), {}).models}
+    assert asked == models
+    with_fusion = route_study(_study(series), default_rules(is_fusion_wanted=True), {})
+    is_head = models <= {"brain-tumour-lgg", "head-ct"} and bool(models)
+    assert {entry.model for entry in with_fusion.models} == models | ({"ct-mr-fusion"} if is_head else set())
