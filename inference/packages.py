@@ -326,12 +326,26 @@ def _encoder_classifier(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
     return EncoderClassifier(**arguments)  # type: ignore[arg-type]  # the constructor checks
 
 
+def _dual_encoder(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
+    from inference.networks.dual_encoder import DualEncoder
+
+    return DualEncoder(**arguments)  # type: ignore[arg-type]  # the constructor checks
+
+
+def _faster_rcnn(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
+    from inference.networks.faster_rcnn import RadiographDetector
+
+    return RadiographDetector(**arguments)  # type: ignore[arg-type]  # the constructor checks
+
+
 BUILTIN_NETWORKS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], torch.nn.Module]]] = (
     MappingProxyType(
         {
+            "dual_encoder": _dual_encoder,
             "attention_res_unet": _attention_res_unet,
             "encoder_attention_unet": _encoder_attention_unet,
             "encoder_classifier": _encoder_classifier,
+            "faster_rcnn": _faster_rcnn,
             "resnet50_classifier": _resnet50_classifier,
         }
     )

@@ -133,6 +133,23 @@ def prepare_grey(grey: npt.NDArray[np.float32], matrix: int) -> npt.NDArray[np.f
     return _resize(square, matrix)[None]
 
 
+def restore_map(values: npt.NDArray[np.float32], radiograph: Radiograph) -> npt.NDArray[np.float32]:
+    """Map an (S, S) map of the network's square, for example a heat map, onto the (H, W) radiograph.
+
+    The margins that the preparation added are left out; values are interpolated bilinearly.
+    """
+    where = placement(radiograph, values.shape[0])
+    side = max(where.height, where.width)
+    left, top = where.margins
+    square = functional.interpolate(
+        torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None],
+        size=(side, side),
+        mode="bilinear",
+        align_corners=False,
+    )[0, 0].numpy()
+    return np.ascontiguousarray(square[top : top + where.height, left : left + where.width])
+
+
 def normalise_grey(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return (H, W) grey values 0 to 1 whose range and middle do not depend on how the image was windowed."""
     low, high = (float(value) for value in np.percentile(grey, _RANGE_PERCENTILES))
