@@ -519,20 +519,27 @@ def _show_analysis(analysis: Any) -> None:
 
 
 def _show_comparison(report: Any) -> None:
-    """Print a table with one row a label; a count pair is champion / challenger."""
-    table = Table(
-        "label", "studies", "agree", "kappa", "both", "only\nchampion", "only\nchallenger", "neither",
-        "findings", "found more", "probability\ndifference", "Dice", "refused\nor failed",
-        title=f"champion {report.champion}, challenger {report.challenger}: {report.studies} studies",
+    """Print how often both agree, and how much each found; pairs are champion / challenger."""
+    out_console.print(
+        f"champion {report.champion}, challenger {report.challenger}: {report.studies} studies",
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
+    agreement = Table("label", "studies", "agree", "kappa", "both", "champion", "challenger", "neither")
+    amounts = Table("label", "findings", "found more", "probability", "Dice", "no answer")
     for row in report.labels:
-        table.add_row(
+        agreement.add_row(
             row.label, str(row.studies), _share(row.agreement), _number(row.kappa), str(row.both),
-            str(row.champion_alone), str(row.challenger_alone), str(row.neither), _pair(row.findings),
-            _pair(row.found_more), _number(row.probability_difference, signed=True),
+            str(row.champion_alone), str(row.challenger_alone), str(row.neither),
+        )  # fmt: skip
+        amounts.add_row(
+            row.label, _pair(row.findings), _pair(row.found_more),
+            _number(row.probability_difference, signed=True),
             f"{_number(row.dice)} (n={row.outlined})" if row.outlined else "", _pair(row.silent),
         )  # fmt: skip
-    out_console.print(table)
+    out_console.print("\nstudies in which both, the champion alone, ... found it", highlight=False)
+    out_console.print(agreement)
+    out_console.print("champion / challenger; probability: challenger minus champion", highlight=False)
+    out_console.print(amounts)
 
 
 def _share(value: float | None) -> str:
