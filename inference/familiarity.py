@@ -107,9 +107,9 @@ class Familiarity:
         squared = (along**2 / self.variances).sum(axis=1) + rest / self.residual
         return np.asarray(np.sqrt(squared / features.shape[1]), dtype=np.float32)
 
-    def save(self, folder: Path, name: str = FAMILIARITY_FILE) -> FileCard:
-        """Write the file beside a card and return its name and digest."""
-        content = save(
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        return save(
             {
                 "mean": self.mean,
                 "directions": np.ascontiguousarray(self.directions),
@@ -117,6 +117,21 @@ class Familiarity:
                 "residual": np.array([self.residual], dtype=np.float32),
             }
         )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Familiarity:
+        """Read what `to_bytes` returned; raises `SafetensorError` or `KeyError` for anything else."""
+        arrays = load(content)
+        return cls(
+            mean=arrays["mean"],
+            directions=arrays["directions"],
+            variances=arrays["variances"],
+            residual=float(arrays["residual"].item()),
+        )
+
+    def save(self, folder: Path, name: str = FAMILIARITY_FILE) -> FileCard:
+        """Write the file beside a card and return its name and digest."""
+        content = self.to_bytes()
         (folder / name).write_bytes(content)
         return FileCard(file=name, sha256=hashlib.sha256(content).hexdigest())
 
@@ -131,14 +146,8 @@ class Familiarity:
         """
         content = read_verified(folder, FileCard(file=card.file, sha256=card.sha256))
         try:
-            arrays = load(content)
-            return cls(
-                mean=arrays["mean"],
-                directions=arrays["directions"],
-                variances=arrays["variances"],
-                residual=float(arrays["residual"][0]),
-            )
-        except (SafetensorError, KeyError, IndexError) as exc:
+            return cls.from_bytes(content)
+        except (SafetensorError, KeyError, ValueError) as exc:
             raise ModelPackageError(
                 f"{folder.parent.name}/{folder.name}: {card.file} holds no familiarity: fit it again."
             ) from exc
