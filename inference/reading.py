@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
+from inference.classification import classify
 from inference.findings import Outcome
 from inference.packages import ModelPackage
 from inference.radiograph import Radiograph
@@ -57,6 +58,8 @@ def read_study(
     TransientError
         If the device failed or has no memory now.
     """
+    if package.card.task == "classification":
+        return classify(package, images, runner, study_uid, progress)
     volumes = {role: cast("Volume", image) for role, image in images.items()}
     if package.card.input.dimensions == VOLUMETRIC:
         return segment_volume(package, volumes, runner, study_uid, progress)

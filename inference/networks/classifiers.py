@@ -1,4 +1,4 @@
-"""Pure. Whole-image classifiers: residual networks of 50 layers, with and without squeeze and excitation, and timm.
+"""Pure. Whole-image classifiers: ResNet-50 with and without squeeze and excitation, and timm's encoders.
 
 The residual networks are MONAI's SE-ResNet50, whose blocks put the stride into the first 1 x 1 convolution as
 the first ResNet did; that is also the layout of Keras' ImageNet weights (`inference.training.pretrained`).
@@ -13,11 +13,12 @@ arXiv:1709.01507; Tan, Le, EfficientNet, arXiv:1905.11946.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Final, cast
 
 import timm
 import torch
-from monai.networks.nets import SEResNet50
+from monai.networks.nets.senet import SEResNet50
 from torch import nn
 
 from inference.radiograph_preparation import GREY_DEVIATION
@@ -32,7 +33,7 @@ RESNET50_FEATURES: Final = 2048
 """Channels of the last feature maps of a ResNet-50."""
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """A network that answers about a whole image.
 
     `features` gives the last maps, `classify` turns them into logits; in between, training may look at maps.
@@ -41,13 +42,13 @@ class Classifier(nn.Module):
     feature_channels: int
     """Channels of the maps that `features` returns."""
 
+    @abstractmethod
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return (N, feature_channels, h, w) maps of (N, C, H, W) standardised images."""
-        raise AssertionError("a classifier defines its features")
 
+    @abstractmethod
     def classify(self, maps: torch.Tensor) -> torch.Tensor:
         """Return (N, labels) logits of (N, feature_channels, h, w) maps."""
-        raise AssertionError("a classifier defines its head")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Classify images.

@@ -1,9 +1,9 @@
 """Pure. From Keras' ResNet-50 (ImageNet) to our residual classifiers: layer names, axes, biases, input scale.
 
 Keras was trained on blue, green and red of 0 to 255 minus their means; our networks take standardised grey.
-Both meet in the first layer: its filters are summed over colour and scaled, and what is left of the means goes
-into the running mean of its batch normalisation, as the biases of all convolutions do. Only along the border
-the two differ a little: Keras pads with the mean colour, our networks with middle grey.
+Both meet in the first layer: its filters are summed over colour and scaled; what is left of the means goes
+into the running mean of its batch normalisation, as biases of convolutions do. Only along the border the two
+differ a little: Keras pads with the mean colour, our networks with middle grey.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _IMAGENET_CLASSES: Final = 1000
 def load_keras_resnet50(network: ResNet50Classifier, weights: Weights) -> None:
     """Begin a classifier from Keras' ImageNet weights.
 
-    With squeeze and excitation, every gate begins at one constant, for which the batch normalisation before it
-    makes up: the network begins exactly as the ResNet-50 without gates. A head of 1,000 logits is taken too,
+    With squeeze and excitation, every gate begins at one constant; the batch normalisation before it makes up
+    for that: the network begins exactly as the ResNet-50 without gates. A head of 1,000 logits is taken too,
     any other keeps its random weights.
 
     Parameters
@@ -85,7 +85,7 @@ def _named_blocks(network: ResNet50Classifier) -> Iterator[tuple[str, Any]]:
 
 def _load_stem(network: ResNet50Classifier, weights: Weights) -> None:
     """Load the first convolution for grey input that repeats in every channel."""
-    stem = network.body.layer0
+    stem = cast("Any", network.body.layer0)
     kernel = _to_oihw(_take(weights, "conv1/kernel"))
     channels = stem.conv1.weight.shape[1]
     grey = kernel.sum(axis=1, keepdims=True) * (_WHITE * GREY_DEVIATION / channels)
@@ -130,6 +130,7 @@ def _take(weights: Weights, name: str) -> npt.NDArray[np.float32]:
 def _copy(target: torch.Tensor, values: npt.NDArray[np.float32]) -> None:
     if tuple(target.shape) != values.shape:
         raise PretrainedWeightsError(
-            f"A weight has shape {values.shape}, the network's has {tuple(target.shape)}: choose Keras' ResNet-50."
+            f"A weight has shape {values.shape}, the network's has {tuple(target.shape)}: choose Keras' "
+            "ResNet-50."
         )
     target.copy_(torch.from_numpy(np.ascontiguousarray(values)))
