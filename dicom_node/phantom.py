@@ -1,4 +1,4 @@
-"""Pure. Synthetic studies for demonstration and tests: a brain MR with a known lesion, and a small CT.
+"""Pure. Synthetic studies for demonstration and tests: a brain MR and a head CT with a known lesion.
 
 Everything follows from a seed, down to the UIDs. The images are drawn, not measured: they show what a study
 looks like to the node, and prove nothing about how well a model reads patients.
@@ -23,10 +23,13 @@ from dicom_node.synthetic_series import (
     image_datasets,
 )
 
-__all__ = ["DEFAULT_LESION", "Lesion", "PhantomStudy", "brain_mr_study", "ct_series"]
+__all__ = ["DEFAULT_LESION", "Lesion", "PhantomStudy", "brain_mr_study", "ct_series", "head_ct_study"]
 
 DEFAULT_LESION: Final = Lesion(center_mm=(31.0, -22.0, 22.0), diameter_mm=38.0)
 """A left frontal lesion of moderate size."""
+
+DEFAULT_BLEEDING: Final = Lesion(center_mm=(25.0, -2.0, 6.0), diameter_mm=34.0)
+"""A haemorrhage of the left basal ganglia."""
 
 FIELD_OF_VIEW_MM: Final = 240.0
 SLICE_SPACING_MM: Final = 5.0
@@ -45,6 +48,12 @@ _UNITS_PER_GREY: Final = 6.0
 
 _NOISE: Final = 2.2
 """Standard deviation of the noise in each of the receiver's two channels, grey levels."""
+
+_CT_NOISE_HU: Final = 4.0
+"""Standard deviation of the noise of a head CT of 5 mm slices."""
+
+_HU_RANGE: Final = (-1024, 3071)
+"""What 12 bits hold."""
 
 _BIAS: Final = 0.07
 _BLUR_PIXELS: Final = 0.55
@@ -152,6 +161,61 @@ def brain_mr_study(
     )
 
 
+def head_ct_study(
+    seed: int = 0,
+    *,
+    bleeding: Lesion | None = DEFAULT_BLEEDING,
+    matrix: int = 256,
+    slices: int = 24,
+    patient_name: str = "DEMO^PHANTOM",
+    patient_id: str = "PHANTOM-1",
+    acquired_at: datetime = DEFAULT_ACQUIRED_AT,
+) -> PhantomStudy:
+    """Draw a head CT without contrast.
+
+    Parameters
+    ----------
+    seed : int
+        Anatomy, noise and UIDs follow from it; the anatomy is that of `brain_mr_study` with the same seed.
+    bleeding : Lesion or None
+        A haemorrhage, hyperdense; None draws a head without one.
+    matrix, slices : int
+        As for `brain_mr_study`.
+    patient_name, patient_id : str
+        Made-up identity.
+    acquired_at : datetime
+        Aware time of the study.
+
+    Returns
+    -------
+    PhantomStudy
+        One axial series, CT Image Storage, and the mask of the blood.
+    """
+    head = Head(np.random.default_rng((seed, 0x5EED)), bleeding)
+    rng = np.random.default_rng((seed, 0xC7))
+    pixel_mm = FIELD_OF_VIEW_MM / matrix
+    corner_mm = -(FIELD_OF_VIEW_MM - pixel_mm) / 2
+    heights_mm = LOWEST_SLICE_MM + SLICE_SPACING_MM * np.arange(slices)
+    positions = np.array([(corner_mm, corner_mm, height_mm) for height_mm in heights_mm])
+    planes = [head.attenuate(_plane_points(position, _AXIAL, matrix, pixel_mm)) for position in positions]
+    hounsfield = _blur(np.stack([plane for plane, _ in planes]), _BLUR_PIXELS * matrix / 256)
+    noisy = hounsfield + rng.normal(0, _CT_NOISE_HU, size=hounsfield.shape)
+    stored = (np.clip(np.rint(noisy), *_HU_RANGE) - _HU_RANGE[0]).astype(np.int16)
+    study = SyntheticStudy(
+        seed=f"head-ct/{seed}/{bleeding}/{matrix}/{slices}/{patient_id}",
+        patient_name=patient_name,
+        patient_id=patient_id,
+        description="CT HEAD",
+        acquired_at=acquired_at,
+    )
+    return PhantomStudy(
+        datasets=image_datasets(study, _ct_stack(positions, pixel_mm), stored),
+        lesion_mask=np.stack([share for _, share in planes]) >= 0.5,  # noqa: PLR2004 - half of the voxel
+        affine=_affine(positions, pixel_mm),
+        study_uid=study.study_uid,
+    )
+
+
 def ct_series(
     seed: int = 0,
     *,
@@ -195,7 +259,11 @@ def ct_series(
         description="CT HEAD",
         acquired_at=acquired_at,
     )
-    series = SyntheticSeries(
+    return image_datasets(study, _ct_stack(positions, pixel_mm), stored)
+
+
+def _ct_stack(positions: npt.NDArray[np.float64], pixel_mm: float) -> SyntheticSeries:
+    return SyntheticSeries(
         number=2,
         description="AX HEAD 5.0",
         modality="CT",
@@ -203,10 +271,9 @@ def ct_series(
         thickness_mm=SLICE_SPACING_MM,
         spacing_mm=SLICE_SPACING_MM,
         positions=positions,
-        orientations=np.tile(_AXIAL, (slices, 1)),
+        orientations=np.tile(_AXIAL, (len(positions), 1)),
         image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
     )
-    return image_datasets(study, series, stored)
 
 
 def _plane_points(

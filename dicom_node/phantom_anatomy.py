@@ -1,4 +1,4 @@
-"""Pure. A synthetic head: which tissue lies at any point, and how bright each sequence shows it.
+"""Pure. A synthetic head: which tissue lies at any point, how bright each sequence shows it, how dense it is.
 
 The head is analytic: ellipsoids for its layers, random waves for gyri and sulci, tubes for the ventricles.
 Any plane can be sampled from it, so axial series and localizers agree. Every shape follows from the seed.
@@ -65,6 +65,25 @@ BRIGHTNESS: Final[dict[Tissue, Brightness]] = {
 
 LESION_CORE: Final = Brightness(40, 128, 42)
 """Oedematous, cellular tissue: long T1, long T2."""
+
+HOUNSFIELD: Final[dict[Tissue, float]] = {
+    Tissue.AIR: -1000,
+    Tissue.CSF: 8,
+    Tissue.GREY: 38,
+    Tissue.WHITE: 29,
+    Tissue.DEEP_GREY: 37,
+    Tissue.BONE: 1150,
+    Tissue.MARROW: 500,
+    Tissue.FAT: -90,
+    Tissue.SKIN: 45,
+    Tissue.VITREOUS: 10,
+    Tissue.VENOUS_BLOOD: 52,
+    Tissue.CHOROID: 42,
+}
+"""CT numbers of a head without contrast, HU, as textbooks give them."""
+
+FRESH_BLOOD_HU: Final = 68.0
+"""Clotted blood of the first days."""
 
 _RIM_ENHANCEMENT: Final = 38.0
 _RIM_POSITION: Final = 0.6
@@ -180,10 +199,40 @@ class Head:
             signal[:, is_head], share[is_head] = self._sample_inside(points[is_head])
         return signal, share
 
+    def attenuate(self, points: Points) -> tuple[Field, Field]:
+        """Return what a CT shows at points; the lesion is a haemorrhage.
+
+        Parameters
+        ----------
+        points : ndarray
+            (..., 3) float32, LPS mm.
+
+        Returns
+        -------
+        tuple of ndarray
+            (...) float32 HU; (...) float32 share of blood, 0 to 1.
+        """
+        hounsfield = np.full(points.shape[:-1], HOUNSFIELD[Tissue.AIR], dtype=np.float32)
+        share = np.zeros(points.shape[:-1], dtype=np.float32)
+        _, depth_mm = _brain_surface(points)
+        is_head = depth_mm > -_LAYERS_MM[-1][0]
+        if is_head.any():
+            inside = points[is_head]
+            tissue, is_parenchyma = self._tissue(inside, self._warped(inside))
+            table = np.array([HOUNSFIELD[kind] for kind in Tissue], dtype=np.float32)
+            blood = self._lesion_share(inside, is_parenchyma)
+            hounsfield[is_head] = table[tissue] * (1 - blood) + FRESH_BLOOD_HU * blood
+            share[is_head] = blood
+        return hounsfield, share
+
+    def _warped(self, points: Points) -> Points:
+        return np.asarray(
+            points + 1.6 * np.stack([wave.at(points) for wave in self._warp], axis=-1), dtype=np.float32
+        )
+
     def _sample_inside(self, points: Points) -> tuple[npt.NDArray[np.float32], Field]:
         """Return what `sample` returns, for (N, 3) points within the skin."""
-        warped = points + 1.6 * np.stack([wave.at(points) for wave in self._warp], axis=-1)
-        tissue, is_parenchyma = self._tissue(points, warped)
+        tissue, is_parenchyma = self._tissue(points, self._warped(points))
         table = np.array([BRIGHTNESS[kind] for kind in Tissue], dtype=np.float32)
         texture = 1 + 0.025 * self._texture.at(points)
         signal = table[tissue].T * texture

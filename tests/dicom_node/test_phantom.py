@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from dicom_node.headers import read_header
-from dicom_node.phantom import DEFAULT_LESION, Lesion, brain_mr_study, ct_series
+from dicom_node.phantom import DEFAULT_LESION, Lesion, brain_mr_study, ct_series, head_ct_study
 from dicom_node.synthetic_series import synthetic_uid
 
 SMALL = {"matrix": 64, "slices": 24}
@@ -118,6 +118,27 @@ def test_a_ct_has_hounsfield_units():
     assert {image.Modality for image in images} == {"CT"}
 
 
+def test_a_head_ct_shows_brain_skull_and_fresh_blood_where_its_mask_says():
+    phantom = head_ct_study(3, matrix=64, slices=12)
+    hounsfield = stack(phantom.datasets) + phantom.datasets[0].RescaleIntercept
+    assert np.median(hounsfield[phantom.lesion_mask]) == pytest.approx(68, abs=4)
+    assert 20 < np.median(hounsfield[(hounsfield > 0) & (hounsfield < 60)]) < 45
+    assert hounsfield.max() > 800
+    assert hounsfield[:, 0, 0].max() < -900
+    assert not head_ct_study(3, bleeding=None, matrix=32, slices=2).lesion_mask.any()
+
+
+def test_a_head_ct_and_a_brain_mr_of_one_patient_show_the_same_head():
+    ct = head_ct_study(3, bleeding=None, matrix=64, slices=8)
+    mr = brain_mr_study(3, lesion=None, matrix=64, slices=8)
+    assert ct.datasets[0].PatientID == mr.datasets[0].PatientID
+    assert ct.study_uid != mr.study_uid
+    assert np.array_equal(ct.affine, mr.affine)
+    is_head_ct = stack(ct.datasets) > 700
+    is_head_mr = stack(mr.series("AX T1 POST GAD")) > 100
+    assert (is_head_ct & is_head_mr).sum() / is_head_mr.sum() > 0.95
+
+
 def test_uids_are_valid_and_follow_from_their_parts():
     uid = pydicom.uid.UID(synthetic_uid("a", 1))
     assert uid.is_valid
@@ -129,7 +150,7 @@ def test_uids_are_valid_and_follow_from_their_parts():
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 def test_dciodvfy_finds_no_error_and_no_warning(study, tmp_path):
     samples = [study.series(n)[0] for n in ("3-PLANE LOC", "AX T1", "AX FLAIR", "AX T1 POST GAD")]
-    for number, dataset in enumerate([*samples, ct_series()[0]]):
+    for number, dataset in enumerate([*samples, ct_series()[0], head_ct_study(slices=1).datasets[0]]):
         path = tmp_path / f"{number}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         checked = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
