@@ -148,11 +148,13 @@ def build_engine(engine: EngineName, network: torch.nn.Module, example: torch.Te
     try:
         forward = _build(engine, network, example)
         with torch.inference_mode():
-            forward(example)
-    except torch.OutOfMemoryError:
+            output = forward(example)
+    except (torch.OutOfMemoryError, EngineUnavailableError):
         raise
     except (RuntimeError, ValueError, TypeError, OSError, ImportError, AttributeError, PermanentError) as exc:
         raise EngineUnavailableError(f"{engine} does not run this network: {type(exc).__name__}") from exc
+    if not isinstance(output, torch.Tensor):
+        raise EngineUnavailableError("The network gives more than one array: it runs in plain PyTorch.")
     return forward
 
 
