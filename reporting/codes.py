@@ -213,6 +213,7 @@ WHO_GRADE_3: Final = _private("WHO_GRADE_3", "WHO grade 3")
 LOWER_THIRD: Final = _private("LOWER_THIRD", "Lower third of the training patients")
 MIDDLE_THIRD: Final = _private("MIDDLE_THIRD", "Middle third of the training patients")
 HIGHER_THIRD: Final = _private("HIGHER_THIRD", "Higher third of the training patients")
+ALGORITHM_ANSWER: Final = _private("ALGORITHM_ANSWER", "Answer of an imaging algorithm")
 TRIAGE: Final = _private("TRIAGE", "Triage class given by an algorithm")
 TRIAGE_SCORE: Final = _private("TRIAGE_SCORE", "Calibrated probability of an abnormal study")
 PREDICTIVE_VALUE: Final = _private("PREDICTIVE_VALUE", "Lower bound of the predictive value of the class")
@@ -223,7 +224,8 @@ UNCERTAIN_RISK: Final = _sct("64957009", "Uncertain risk", "CID 3118")
 # Procedures
 MR_UNSPECIFIED: Final = _ln("25056-3", "MRI unspecified body region", "CID 100")
 CT_UNSPECIFIED: Final = _ln("25045-6", "CT unspecified body region", "CID 100")
-XR_UNSPECIFIED: Final = _ln("43468-8", "XR unspecified body region", "CID 100")
+#: CID 100 has had a code for radiography since 2024 only (43468-8, LN): validators and viewers know this one.
+IMAGING_PROCEDURE: Final = _sct("363679005", "Imaging procedure", "CID 100")
 MR_BRAIN: Final = _ln("24590-2", "MR Brain", "CID 646, LOINC")
 CT_HEAD: Final = _ln("24725-4", "CT Head", "CID 7000, LOINC")
 CT_CHEST: Final = _ln("24627-2", "CT Chest", "CID 7000, LOINC")
@@ -403,7 +405,7 @@ _RISKS: Final = MappingProxyType(
     {RiskClass.LOW: LOW_RISK, RiskClass.HIGH: HIGH_RISK, RiskClass.UNCERTAIN: UNCERTAIN_RISK}
 )
 _PROCEDURES: Final = MappingProxyType(
-    {"MR": MR_UNSPECIFIED, "CT": CT_UNSPECIFIED, "CR": XR_UNSPECIFIED, "DX": XR_UNSPECIFIED}
+    {"MR": MR_UNSPECIFIED, "CT": CT_UNSPECIFIED, "CR": IMAGING_PROCEDURE, "DX": IMAGING_PROCEDURE}
 )
 #: Factor from a unit that a model may use to the canonical unit of its quantity.
 _TO_MILLIMETRE: Final = MappingProxyType({"mm": 1.0, "cm": 10.0})

@@ -1,14 +1,17 @@
 """Pure. All DICOM objects of a run, in the order in which they are delivered.
 
-One place decides which kinds a reading gives: a segmentation and its reports if
-something was outlined, the narrative always. Writing to bytes is here too, because
-deterministic bytes are part of the promise that a re-run changes nothing.
+One place decides which kinds a reading gives: what was outlined becomes a segmentation with
+its reports, boxes and labels a report that viewers open, estimates a report of their own, heat
+maps one object each; the narrative always. A model that gave no answer has the narrative alone.
+Writing to bytes is here too, because deterministic bytes are part of the promise that a re-run
+changes nothing.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
@@ -17,9 +20,14 @@ from inference.findings import Analysis
 from reporting.context import Reading, ReportContext, ResultKind, ResultObject, SourceSeries
 from reporting.envelope import Envelope
 from reporting.errors import UnencodableResultError
+from reporting.estimates_sr import encode_estimates
+from reporting.findings_sr import encode_findings
+from reporting.heatmap import encode_heatmap
+from reporting.key_images import encode_key_images
 from reporting.narrative_sr import encode_narrative
 from reporting.overview import encode_overview
-from reporting.seg import encode_segmentation
+from reporting.radiograph_picture import title_of
+from reporting.seg import encode_segmentation, has_place
 from reporting.sr import encode_measurements, encode_volumes
 from reporting.text import ReportText
 
@@ -32,9 +40,11 @@ def encode_results(
     Parameters
     ----------
     readings : sequence of Reading
-        What each model said, with mask and pixels where it outlined something; at least one.
+        What each model said, with mask, heat maps and pixels where there are any; at least one.
     sources : mapping of str to sequence of Dataset
-        Headers of every series that was read, by Series Instance UID.
+        Headers of every series that was read, by Series Instance UID; of one patient, and of
+        several studies where a model read several. Objects are filed in the study of the
+        reference series.
     text : ReportText
         The report that stands.
     context : ReportContext
@@ -43,8 +53,8 @@ def encode_results(
     Returns
     -------
     tuple of ResultObject
-        Per model segmentation, measurements and volumes; then the narrative; then the
-        overviews. What has no content (nothing outlined, no diameter) is left out.
+        Per model what `ResultKind` lists up to the key images; then the narrative; then the
+        overviews. What has no content is left out.
 
     Raises
     ------
@@ -60,10 +70,11 @@ def encode_results(
     if not readings:
         raise UnencodableResultError("A run without a reading has no results to encode.")
     objects: list[ResultObject] = []
-    for index, reading in enumerate(readings):
+    answered = [(index, r) for index, r in enumerate(readings) if not r.analysis.is_refused]
+    for index, reading in answered:
         objects += _encode_reading(reading, index, sources, context)
     objects.append(_encode_text(readings, sources, text, context))
-    for index, reading in enumerate(readings):
+    for index, reading in answered:
         envelope = _address(ResultKind.OVERVIEW, reading.analysis, index, sources, context)
         overview = encode_overview(reading, reference_series(reading.analysis, sources), envelope)
         objects += _as_object(overview, envelope)
@@ -104,18 +115,55 @@ def _encode_reading(
 ) -> list[ResultObject]:
     analysis = reading.analysis
     headers = reference_series(analysis, sources)
-    to_segmentation, to_measurements, to_volumes = (
-        _address(kind, analysis, index, sources, context)
-        for kind in (ResultKind.SEGMENTATION, ResultKind.MEASUREMENTS, ResultKind.VOLUMES)
-    )
+    envelopes = {kind: _address(kind, analysis, index, sources, context) for kind in ResultKind}
     segmentation = None
-    if reading.mask is not None:
-        segmentation = encode_segmentation(analysis, reading.mask, headers, to_segmentation)
+    if reading.mask is not None and has_place(headers):
+        segmentation = encode_segmentation(
+            analysis, reading.mask, headers, envelopes[ResultKind.SEGMENTATION]
+        )
+    explained = _encode_heatmaps(reading, sources, envelopes[ResultKind.HEATMAP])
+    heatmaps: dict[str, list[Dataset]] = {}
+    for answer, result in explained:
+        heatmaps.setdefault(answer, []).append(result.dataset)
+    read = [header for item in analysis.inputs for header in sources.get(item.series_uid, ())]
+    encoded = {
+        ResultKind.FINDINGS: encode_findings(analysis, headers, heatmaps, envelopes[ResultKind.FINDINGS]),
+        ResultKind.MEASUREMENTS: encode_measurements(analysis, headers, envelopes[ResultKind.MEASUREMENTS]),
+        ResultKind.VOLUMES: encode_volumes(
+            analysis, segmentation, headers, envelopes[ResultKind.VOLUMES], heatmaps
+        ),
+        ResultKind.ESTIMATES: encode_estimates(analysis, read, heatmaps, envelopes[ResultKind.ESTIMATES]),
+        ResultKind.KEY_IMAGES: encode_key_images(analysis, headers, envelopes[ResultKind.KEY_IMAGES]),
+    }
     return [
-        *_as_object(segmentation, to_segmentation),
-        *_as_object(encode_measurements(analysis, headers, to_measurements), to_measurements),
-        *_as_object(encode_volumes(analysis, segmentation, headers, to_volumes), to_volumes),
+        *_as_object(segmentation, envelopes[ResultKind.SEGMENTATION]),
+        *(result for _, result in explained),
+        *(result for kind, dataset in encoded.items() for result in _as_object(dataset, envelopes[kind])),
     ]
+
+
+def _encode_heatmaps(
+    reading: Reading, sources: SourceSeries, envelope: Envelope
+) -> list[tuple[str, ResultObject]]:
+    """Return each heat map with the answer it explains, in a series of its own.
+
+    A heat map on a series of another study is filed in that study, where viewers show it with its images.
+    """
+    explained = []
+    for number, heatmap in enumerate(reading.heatmaps):
+        headers = sources.get(heatmap.series_uid, ())
+        if not headers:
+            raise UnencodableResultError("The headers of the series under a heat map are missing.")
+        own = replace(
+            envelope,
+            source=headers[0],
+            part=f"{heatmap.answer}/{heatmap.series_uid}",
+            part_title=title_of(reading.analysis, heatmap.answer),
+            part_number=number,
+        )
+        dataset = encode_heatmap(reading, heatmap, headers, own)
+        explained += [(heatmap.answer, result) for result in _as_object(dataset, own)]
+    return explained
 
 
 def _encode_text(

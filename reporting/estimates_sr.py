@@ -27,7 +27,10 @@ _DECIMALS: Final = 4
 
 
 def encode_estimates(
-    analysis: Analysis, sources: Sequence[Dataset], heatmaps: Mapping[str, Dataset], envelope: Envelope
+    analysis: Analysis,
+    sources: Sequence[Dataset],
+    heatmaps: Mapping[str, Sequence[Dataset]],
+    envelope: Envelope,
 ) -> Dataset | None:
     """Return the report of what a model estimates of the whole study.
 
@@ -37,8 +40,8 @@ def encode_estimates(
         Estimates; without them there is no report.
     sources : sequence of Dataset
         Headers of every image that was read, of all its studies.
-    heatmaps : mapping of str to Dataset
-        The heat map of each answer, by ``scale`` of the estimate; they are evidence.
+    heatmaps : mapping of str to sequence of Dataset
+        The heat maps of each answer, by ``scale`` of the estimate; they are evidence.
     envelope : Envelope
         Names and origin of the object.
 
@@ -54,8 +57,10 @@ def encode_estimates(
     if not analysis.estimates:
         return None
     groups = [_estimate_group(estimate, analysis, envelope) for estimate in analysis.estimates]
-    scales = {estimate.scale.value for estimate in analysis.estimates}
-    evidence = [*sources, *(heatmap for answer, heatmap in heatmaps.items() if answer in scales)]
+    evidence = [
+        *sources,
+        *(heatmap for estimate in analysis.estimates for heatmap in heatmaps.get(estimate.scale.value, ())),
+    ]
     return encode_report(codes.ONCOLOGY_MEASUREMENT_REPORT, groups, evidence, envelope)
 
 

@@ -29,7 +29,10 @@ _LONG_STRING: Final = 64
 
 
 def encode_findings(
-    analysis: Analysis, sources: Sequence[Dataset], heatmaps: Mapping[str, Dataset], envelope: Envelope
+    analysis: Analysis,
+    sources: Sequence[Dataset],
+    heatmaps: Mapping[str, Sequence[Dataset]],
+    envelope: Envelope,
 ) -> Dataset | None:
     """Return the report of boxes and labels.
 
@@ -40,8 +43,8 @@ def encode_findings(
         in the Qualitative Evaluations.
     sources : sequence of Dataset
         Headers of the images that were read.
-    heatmaps : mapping of str to Dataset
-        The heat map of each answer, by finding id.
+    heatmaps : mapping of str to sequence of Dataset
+        The heat maps of each answer, by finding id.
     envelope : Envelope
         Names and origin of the object.
 
@@ -67,12 +70,11 @@ def encode_findings(
     titles = number_titles(boxed)
     groups = [_box_group(f, titles[f.finding_id], analysis, by_uid, envelope) for f in boxed]
     for finding, group in zip(boxed, groups, strict=True):
-        if finding.finding_id in heatmaps:
-            group[0].ContentSequence.append(explain(heatmaps[finding.finding_id]))
+        group[0].ContentSequence.extend(map(explain, heatmaps.get(finding.finding_id, ())))
     answers = [finding.finding_id for finding in (*boxed, *labels)]
     evidence = [
         *_evidence(boxed, labels, sources),
-        *(heatmaps[answer] for answer in answers if answer in heatmaps),
+        *(heatmap for answer in answers for heatmap in heatmaps.get(answer, ())),
     ]
     return encode_report(codes.IMAGING_MEASUREMENT_REPORT, groups, evidence, envelope, evaluations)
 

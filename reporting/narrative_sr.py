@@ -6,7 +6,7 @@ reads the report reads first that an algorithm made it and that nobody reviewed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -60,7 +60,7 @@ def encode_narrative(text: ReportText, sources: Sequence[Dataset], envelope: Env
     document.CompletionFlag = "COMPLETE"
     document.VerificationFlag = "UNVERIFIED"
     document.PreliminaryFlag = "PRELIMINARY"
-    document.CurrentRequestedProcedureEvidenceSequence = [_evidence(sources, envelope)]
+    document.CurrentRequestedProcedureEvidenceSequence = _evidence(sources)
     link_predecessors(document, envelope)
     return seal(document, envelope)
 
@@ -81,13 +81,18 @@ def _encode_section(section: Section) -> Dataset:
     return container_item(heading, [text_item(element, paragraph) for paragraph in section.paragraphs])
 
 
-def _evidence(sources: Sequence[Dataset], envelope: Envelope) -> Dataset:
-    """Return the study item of the evidence, series by series."""
-    by_series: dict[str, list[Dataset]] = {}
+def _evidence(sources: Sequence[Dataset]) -> list[Dataset]:
+    """Return the evidence: an item per study, and in it one per series."""
+    studies: dict[str, dict[str, list[Dataset]]] = {}
     for source in sources:
-        by_series.setdefault(str(source.SeriesInstanceUID), []).append(source)
+        series = studies.setdefault(str(source.StudyInstanceUID), {})
+        series.setdefault(str(source.SeriesInstanceUID), []).append(source)
+    return [_describe_study(study_uid, series) for study_uid, series in studies.items()]
+
+
+def _describe_study(study_uid: str, by_series: Mapping[str, Sequence[Dataset]]) -> Dataset:
     study = Dataset()
-    study.StudyInstanceUID = envelope.source.StudyInstanceUID
+    study.StudyInstanceUID = study_uid
     study.ReferencedSeriesSequence = []
     for series_uid, headers in by_series.items():
         series = Dataset()

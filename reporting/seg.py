@@ -18,6 +18,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from inference.findings import Analysis, Finding, FrameReference, Mask
+from inference.radiograph import MODALITIES
 from reporting import codes
 from reporting.context import SegmentationForm, name_tracking
 from reporting.envelope import Envelope, neutral_header, seal
@@ -86,12 +87,22 @@ def encode_segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=omits_empty,
     )
-    _name_dimensions(segmentation, envelope.dimension_organization_uid)
+    name_dimensions(segmentation, envelope.dimension_organization_uid)
     _put_background_last(segmentation)
     sealed = seal(segmentation, envelope)
     if envelope.context.profile.is_compressed:
         sealed.compress(RLELossless, encoding_plugin=_RLE_PLUGIN, generate_instance_uid=False)
     return sealed
+
+
+def has_place(sources: Sequence[Dataset]) -> bool:
+    """Say whether the images have a place in the patient: masks on others (radiographs) have no object."""
+    return all(
+        source.get("FrameOfReferenceUID")
+        and ("ImagePositionPatient" in source or "PerFrameFunctionalGroupsSequence" in source)
+        for source in sources
+        if source.get("Modality") in MODALITIES
+    )
 
 
 def _put_background_last(segmentation: Dataset) -> None:
@@ -283,7 +294,7 @@ def _describe_segment(
     return description
 
 
-def _name_dimensions(segmentation: Dataset, uid: str) -> None:
+def name_dimensions(segmentation: Dataset, uid: str) -> None:
     """Replace the random Dimension Organization UID of the library by a derived one."""
     for item in segmentation.DimensionOrganizationSequence:
         item.DimensionOrganizationUID = uid

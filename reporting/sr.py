@@ -32,7 +32,7 @@ from reporting.items import code_content_item, coded, container_item, template_i
 BIDIRECTIONAL_TOOL: Final = "Cornerstone3DTools@^0.1.0:Bidirectional"
 LENGTH_TOOL: Final = "Cornerstone3DTools@^0.1.0:Length"
 _DECIMALS: Final = 3
-_NO_HEATMAPS: Final[Mapping[str, Dataset]] = MappingProxyType({})
+_NO_HEATMAPS: Final[Mapping[str, Sequence[Dataset]]] = MappingProxyType({})
 
 Group: TypeAlias = (
     sr.MeasurementsAndQualitativeEvaluations
@@ -82,7 +82,7 @@ def encode_volumes(
     segmentation: Dataset | None,
     sources: Sequence[Dataset],
     envelope: Envelope,
-    heatmaps: Mapping[str, Dataset] = _NO_HEATMAPS,
+    heatmaps: Mapping[str, Sequence[Dataset]] = _NO_HEATMAPS,
 ) -> Dataset | None:
     """Return the report of volumes, each referring to its segment.
 
@@ -96,8 +96,8 @@ def encode_volumes(
         Headers of the series on which the segmentation lies.
     envelope : Envelope
         Names and origin of the object.
-    heatmaps : mapping of str to Dataset
-        The heat map of each answer, by finding id.
+    heatmaps : mapping of str to sequence of Dataset
+        The heat maps of each answer, by finding id.
 
     Returns
     -------
@@ -113,9 +113,8 @@ def encode_volumes(
         return None
     groups = [_volume_group(finding, analysis, segmentation, sources, envelope) for finding in segmented]
     for finding, group in zip(segmented, groups, strict=True):
-        if finding.finding_id in heatmaps:
-            group[0].ContentSequence.append(explain(heatmaps[finding.finding_id]))
-    explanations = [heatmaps[f.finding_id] for f in segmented if f.finding_id in heatmaps]
+        group[0].ContentSequence.extend(map(explain, heatmaps.get(finding.finding_id, ())))
+    explanations = [heatmap for f in segmented for heatmap in heatmaps.get(f.finding_id, ())]
     evidence = [*sources, segmentation, *explanations]
     return encode_report(codes.ONCOLOGY_MEASUREMENT_REPORT, groups, evidence, envelope)
 
@@ -166,7 +165,7 @@ def encode_report(
 
 def _root_of_groups(title: Concept, groups: Sequence[Group], envelope: Envelope) -> Dataset:
     report = sr.MeasurementReport(
-        observation_context=_observe_by_device(envelope.models[0]),
+        observation_context=sr.ObservationContext(observer_device_context=device_context(envelope.models[0])),
         procedure_reported=coded(codes.code_procedure(str(envelope.source.Modality))),
         imaging_measurements=groups,
         title=coded(title),
@@ -225,8 +224,8 @@ def link_predecessors(document: Dataset, envelope: Envelope) -> None:
     document.PredecessorDocumentsSequence = [study]
 
 
-def _observe_by_device(model: ModelIdentity) -> sr.ObservationContext:
-    """Return TID 1001 with the model as Device observer (TID 1004): no person made this."""
+def device_context(model: ModelIdentity) -> sr.ObserverContext:
+    """Return the model as Device observer (TID 1004): no person made this."""
     attributes = sr.DeviceObserverIdentifyingAttributes(
         uid=name_device(model),
         name=model.name,
@@ -234,11 +233,7 @@ def _observe_by_device(model: ModelIdentity) -> sr.ObservationContext:
         model_name=model.name,
         serial_number=model.weights_sha256,
     )
-    return sr.ObservationContext(
-        observer_device_context=sr.ObserverContext(
-            observer_type=coded(codes.DEVICE), observer_identifying_attributes=attributes
-        )
-    )
+    return sr.ObserverContext(observer_type=coded(codes.DEVICE), observer_identifying_attributes=attributes)
 
 
 def observe_by_device(model: ModelIdentity) -> list[Dataset]:

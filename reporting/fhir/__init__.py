@@ -1,7 +1,7 @@
 """Pure. Results as FHIR R4: one transaction Bundle per run, that may be posted any number of times.
 
 The Bundle holds what Preread owns (DiagnosticReport, Observations, Devices, Provenance),
-an ImagingStudy that is only created if the archive has none, and a Patient only if the
+an ImagingStudy per study that was read, only created if the archive has none, and a Patient only if the
 site says so. Serialised by the R4B models of ``fhir.resources``, whose shapes are those of
 R4 for these resources; the wire version is 4.0.1.
 """
@@ -19,7 +19,7 @@ from reporting.context import ReportContext, ResultObject, SourceSeries
 from reporting.errors import UnencodableResultError
 from reporting.fhir.elements import Json, effective, instant
 from reporting.fhir.names import ResourceName, name_resource
-from reporting.fhir.observations import ObservationFrame, name_group, observe, retract
+from reporting.fhir.observations import ObservationFrame, name_results, observe, retract
 from reporting.fhir.policy import FhirPolicy, ReportStatus, SubjectPolicy, WritePolicy
 from reporting.fhir.report import ReportParts, describe_provenance, describe_report, name_report
 from reporting.fhir.study import (
@@ -88,12 +88,13 @@ def build_bundle(
     _require_interpreter(status, interpreter)
     header = _first_header(analyses, sources)
     study_uid, started = str(header.StudyInstanceUID), study_started(header, context.site_timezone)
-    subject, study = reference_subject(header, policy, patient_reference), name_study(header)
+    subject = reference_subject(header, policy, patient_reference)
+    studies = _group_by_study(header, sources)
     shared = {
         "subject": subject,
         **effective(started),
         "issued": instant(context.created_at),
-        "derivedFrom": [study.reference],
+        "derivedFrom": [name_study(headers[0]).reference for headers in _first_headers(studies)],
     }
     frame = ObservationFrame(study_uid=study_uid, status=status, shared=shared)
     observations = [named for analysis in analyses for named in observe(analysis, frame)]
@@ -101,10 +102,8 @@ def build_bundle(
     observations += retract(previous, current, frame)
     parts = ReportParts(
         subject=subject,
-        study=study,
-        results=tuple(
-            name_group(analysis, finding) for analysis in analyses for finding in analysis.findings
-        ),
+        studies=tuple(name_study(headers[0]) for headers in _first_headers(studies)),
+        results=tuple(name for analysis in analyses for name in name_results(analysis)),
         started=started,
         status=status,
         interpreter=interpreter,
@@ -125,10 +124,25 @@ def build_bundle(
     ]
     is_created = policy.subject is SubjectPolicy.CREATE and patient_reference is None
     entries = [create_patient(header, policy)] if is_created else []
-    resource = describe_study(header, sources, started, subject, policy)
-    entries.append(_study_entry(study, resource, header, policy))
+    for series in studies:
+        first = next(iter(series.values()))[0]
+        resource = describe_study(first, series, study_started(first, context.site_timezone), subject, policy)
+        entries.append(_study_entry(name_study(first), resource, first, policy))
     entries += [_owned_entry(name, resource, policy) for name, resource in owned]
     return _serialise({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+
+
+def _group_by_study(header: Dataset, sources: SourceSeries) -> list[SourceSeries]:
+    """Return the series of each study that was read, the one that the report is filed in first."""
+    studies: dict[str, dict[str, Sequence[Dataset]]] = {str(header.StudyInstanceUID): {}}
+    for series_uid, headers in sources.items():
+        if headers:
+            studies.setdefault(str(headers[0].StudyInstanceUID), {})[series_uid] = headers
+    return [series for series in studies.values() if series]
+
+
+def _first_headers(studies: Sequence[SourceSeries]) -> list[Sequence[Dataset]]:
+    return [next(iter(series.values())) for series in studies]
 
 
 def _require_interpreter(status: ReportStatus, interpreter: str | None) -> None:

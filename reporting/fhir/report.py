@@ -38,14 +38,14 @@ class ReportParts:
 
     Attributes
     ----------
-    study, results : ResourceName
-        ImagingStudy; the Observations of the findings.
+    studies, results : tuple of ResourceName
+        ImagingStudies, the one that the report is filed in first; the Observations.
     interpreter : str or None
         Who signed, for a report that is no longer preliminary.
     """
 
     subject: Json
-    study: ResourceName
+    studies: tuple[ResourceName, ...]
     results: tuple[ResourceName, ...]
     started: datetime | date | None
     status: ReportStatus
@@ -74,7 +74,9 @@ def describe_report(
     FHIR R4 DiagnosticReport; US Core DiagnosticReport for Report and Note Exchange;
     HL7 AI Transparency on FHIR (security label, alternate-reference to the Device).
     """
-    sites = frozenset(finding.site for analysis in analyses for finding in analysis.findings)
+    sites = frozenset(
+        finding.site for analysis in analyses for finding in analysis.findings if not analysis.is_refused
+    )
     resource: Json = {
         "resourceType": "DiagnosticReport",
         "meta": {"security": [ai_asserted()]},
@@ -90,9 +92,9 @@ def describe_report(
         **effective(parts.started),
         "issued": instant(context.created_at),
         "performer": [_issue_by(analyses, policy)],
-        "imagingStudy": [parts.study.reference],
+        "imagingStudy": [study.reference for study in parts.studies],
         "result": [name.reference for name in parts.results],
-        "conclusion": f"{text.banner} {text.section(SectionName.IMPRESSION).text}",
+        "conclusion": _conclude_in_words(text),
         "presentedForm": [_attach_page(text, header, context)],
     }
     conclusions = _conclude(analyses)
@@ -133,7 +135,7 @@ def describe_provenance(
         "reason": [{"coding": [ai_asserted()]}],
         "activity": hl7_concept("v3-DataOperation", "UPDATE", "revise"),
         "agent": agents,
-        "entity": [{"role": "source", "what": parts.study.reference}],
+        "entity": [{"role": "source", "what": study.reference} for study in parts.studies],
     }
 
 
@@ -149,13 +151,23 @@ def _issue_by(analyses: Sequence[Analysis], policy: FhirPolicy) -> Json:
     }
 
 
+def _conclude_in_words(text: ReportText) -> str:
+    """Return the notice, what is urgent, and the impression with its doubts."""
+    said = [s.text for s in text.sections if s.name in {SectionName.PRIORITY, SectionName.IMPRESSION}]
+    return " ".join([text.banner, *said])
+
+
 def _conclude(analyses: Sequence[Analysis]) -> list[Json]:
-    """Return what was seen, once each: signs, never diagnoses."""
-    present = [f for analysis in analyses for f in analysis.findings if f.presence is Presence.PRESENT]
-    return [
-        codeable(codes.code_finding(key).conclusion, codes.code_finding(key).noun)
-        for key in dict.fromkeys(finding.concept for finding in present)
+    """Return what was seen, once each: signs, never diagnoses, and no normal structures."""
+    seen = [
+        codes.code_finding(finding.concept)
+        for analysis in analyses
+        if not analysis.is_refused
+        for finding in analysis.findings
+        if finding.presence is Presence.PRESENT
     ]
+    signs = {concept.conclusion: concept.noun for concept in reversed(seen) if not concept.is_anatomy}
+    return [codeable(concept, noun) for concept, noun in reversed(signs.items())]
 
 
 _PAGE_TITLE: Final = "AI draft report, not reviewed"

@@ -27,11 +27,19 @@ _IDENTITY: Final = (
 
 
 def check_identity(result: ResultObject, evidence: Evidence) -> Iterator[Violation]:
-    """Yield a violation for each patient or study attribute that differs from the source's."""
-    source = next(iter(evidence.headers.values()), None)
-    if source is None:
+    """Yield a violation for each patient or study attribute that differs from the source's.
+
+    A run may have read several studies, of one patient: a result is compared with the study it is filed in.
+    """
+    headers = list(evidence.headers.values())
+    if not headers:
         yield object_violation(result, "identity", "There are no source headers to compare with.")
         return
+    patients = {(_text(header, "PatientID"), _text(header, "IssuerOfPatientID")) for header in headers}
+    if len(patients) > 1:
+        yield object_violation(result, "patient", "The images that were read are of several patients.")
+    study_uid = result.dataset.get("StudyInstanceUID")
+    source = next((header for header in headers if header.StudyInstanceUID == study_uid), headers[0])
     for keyword in _IDENTITY:
         if _text(result.dataset, keyword) != _text(source, keyword):
             yield object_violation(result, "identity", f"{keyword} differs from the source study's.")
@@ -89,7 +97,12 @@ def _check_series(result: ResultObject, series: Dataset, evidence: Evidence) -> 
 
 
 def _series_items(dataset: Dataset) -> Iterator[Dataset]:
-    roots = [dataset, *(dataset.get("CurrentRequestedProcedureEvidenceSequence") or [])]
+    roots = [
+        dataset,
+        *(dataset.get("CurrentRequestedProcedureEvidenceSequence") or []),
+        *(dataset.get("PertinentOtherEvidenceSequence") or []),
+        *(dataset.get("StudiesContainingOtherReferencedInstancesSequence") or []),
+    ]
     for root in roots:
         yield from root.get("ReferencedSeriesSequence") or []
 

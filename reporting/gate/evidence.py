@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
-from inference.findings import Mask
+from inference.findings import Heatmap, Mask
 from reporting.context import ResultObject, SourceSeries
 
 
@@ -19,11 +19,14 @@ class Evidence:
     ----------
     masks : mapping of str to Mask
         The mask of each model that made one, by model name.
+    heatmaps : mapping of str to sequence of Heatmap
+        The heat maps of each model that made some, by model name.
     """
 
     sources: SourceSeries
     masks: Mapping[str, Mask]
     objects: Sequence[ResultObject]
+    heatmaps: Mapping[str, Sequence[Heatmap]] = field(default_factory=dict)
 
     @property
     def headers(self) -> Mapping[str, Dataset]:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from inference.findings import FrameReference, Mask
 from reporting.context import ResultKind, ResultObject
@@ -40,8 +41,8 @@ def check_segmentation(result: ResultObject, evidence: Evidence) -> Iterator[Vio
 
 
 def check_picture(result: ResultObject, _: Evidence) -> Iterator[Violation]:
-    """Yield a violation unless a picture says what it is."""
-    if result.kind is not ResultKind.OVERVIEW:
+    """Yield a violation unless a picture (overview, heat map on a radiograph) says what it is."""
+    if result.dataset.get("SOPClassUID") != SecondaryCaptureImageStorage:
         return
     if REQUIRED_PHRASE not in str(result.dataset.get("DerivationDescription", "")):
         yield object_violation(
@@ -71,12 +72,13 @@ def _check_places(result: ResultObject, headers: list[Dataset]) -> Iterator[Viol
         except UnencodableResultError:
             yield object_violation(result, "place", "A frame has no place in the patient.")
             return
-        if not _is_same_place(source, own):
+        if not is_same_place(source, own):
             yield object_violation(result, "place", "A frame lies elsewhere than its source image.")
             return
 
 
-def _is_same_place(one: PlaneGeometry, other: PlaneGeometry) -> bool:
+def is_same_place(one: PlaneGeometry, other: PlaneGeometry) -> bool:
+    """Say whether two planes lie in the same place, to a thousandth of a millimetre."""
     return bool(
         np.allclose(one.position_mm, other.position_mm, rtol=0, atol=_TOLERANCE_MM)
         and np.allclose(one.orientation, other.orientation, rtol=0, atol=_TOLERANCE_COSINE)

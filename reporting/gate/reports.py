@@ -20,12 +20,22 @@ from reporting.gate.evidence import Evidence, walk
 from reporting.gate.violation import Violation, object_violation
 from reporting.safety import REQUIRED_PHRASE
 
-_REPORTS: Final = frozenset({ResultKind.MEASUREMENTS, ResultKind.VOLUMES, ResultKind.NARRATIVE})
+_REPORTS: Final = frozenset(
+    {
+        ResultKind.FINDINGS,
+        ResultKind.MEASUREMENTS,
+        ResultKind.VOLUMES,
+        ResultKind.ESTIMATES,
+        ResultKind.NARRATIVE,
+    }
+)
 _FLAGS: Final = {
     "VerificationFlag": "UNVERIFIED",
     "PreliminaryFlag": "PRELIMINARY",
     "CompletionFlag": "COMPLETE",
 }
+#: Five points of a closed box, two values each.
+_BOX_VALUES: Final = 10
 _COORDINATES: Final = frozenset({"SCOORD", "SCOORD3D"})
 
 
@@ -61,7 +71,8 @@ def _check_notice(result: ResultObject) -> Iterator[Violation]:
 
 def _check_groups(result: ResultObject, evidence: Evidence) -> Iterator[Violation]:
     groups = [item for item in _items(result.dataset) if _named(item, codes.MEASUREMENT_GROUP)]
-    if not groups:
+    evaluations = [item for item in _items(result.dataset) if _named(item, codes.QUALITATIVE_EVALUATIONS)]
+    if not groups and not (evaluations and result.kind is ResultKind.FINDINGS):
         yield object_violation(result, "groups", "There is no measurement group.")
     uids = [_tracking_uid(group) for group in groups]
     if not all(uids):
@@ -71,6 +82,8 @@ def _check_groups(result: ResultObject, evidence: Evidence) -> Iterator[Violatio
     if _named(result.dataset, codes.IMAGING_MEASUREMENT_REPORT):
         for group in groups:
             yield from _check_coordinates(result, group, evidence)
+            if result.kind is ResultKind.FINDINGS:
+                yield from _check_box(result, group)
 
 
 def _check_coordinates(result: ResultObject, group: Dataset, evidence: Evidence) -> Iterator[Violation]:
@@ -87,6 +100,24 @@ def _check_coordinates(result: ResultObject, group: Dataset, evidence: Evidence)
             yield object_violation(result, "coordinates", "Coordinates must be SELECTED FROM their image.")
         if any(not _is_inside(item, image, evidence) for image in images):
             yield object_violation(result, "coordinates", "Coordinates lie outside their image.")
+
+
+def _check_box(result: ResultObject, group: Dataset) -> Iterator[Violation]:
+    """Yield a violation unless a group is one closed box without a number, as OHIF hydrates it."""
+    regions = [item for item in _items(group) if item.get("ValueType") == "SCOORD"]
+    if len(regions) != 1 or not all(_is_box(region) for region in regions):
+        yield object_violation(result, "box", "A box must be one closed polyline around a rectangle.")
+    if any(item.get("ValueType") == "NUM" for item in _items(group)):
+        yield object_violation(result, "box", "Viewers do not hydrate a box that has a number beside it.")
+
+
+def _is_box(region: Dataset) -> bool:
+    points = [float(value) for value in region.get("GraphicData") or []]
+    if region.get("GraphicType") != "POLYLINE" or len(points) != _BOX_VALUES or points[:2] != points[-2:]:
+        return False
+    (left, top), (right, bottom) = points[:2], points[4:6]
+    ring = [left, top, right, top, right, bottom, left, bottom, left, top]
+    return left < right and top < bottom and points == ring
 
 
 def _is_inside(coordinates: Dataset, image: Dataset, evidence: Evidence) -> bool:
