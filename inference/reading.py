@@ -6,10 +6,13 @@ Which code reads a study follows from the task on the model's card, and from not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, TypeAlias, cast
 
+from inference.admission import admit_header, is_blocked
 from inference.classification import classify
-from inference.findings import Outcome
+from inference.findings import Analysis, Outcome, SeriesInput
 from inference.packages import ModelPackage
 from inference.radiograph import Radiograph
 from inference.runner import Progress, Runner
@@ -23,6 +26,8 @@ VOLUMETRIC: Final = 3
 StudyImages: TypeAlias = Mapping[str, Volume | Sequence[Radiograph]]
 """Role to what fills it: a volume (CT, MR), or the radiographs of a series (CR, DX)."""
 
+_NO_HEADERS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+
 
 def read_study(
     package: ModelPackage,
@@ -30,6 +35,8 @@ def read_study(
     runner: Runner,
     study_uid: str,
     progress: Progress | None = None,
+    *,
+    headers: Mapping[str, Mapping[str, str]] = _NO_HEADERS,
 ) -> Outcome:
     """Let a model read a study.
 
@@ -45,6 +52,9 @@ def read_study(
         Study Instance UID.
     progress : callable or None
         Called with (images done, images).
+    headers : mapping
+        Role to what the header of its series says, by keyword (`inference.admission`). Where it contradicts
+        what the model reads, that is a doubt, or the model gives no answer.
 
     Returns
     -------
@@ -58,10 +68,38 @@ def read_study(
     TransientError
         If the device failed or has no memory now.
     """
+    sites = {label.site for label in package.card.labels}
+    doubts = tuple(dict.fromkeys(d for header in headers.values() for d in admit_header(header, sites)))
+    if is_blocked(doubts):
+        inputs = tuple(_describe_input(role, image) for role, image in images.items())
+        return Outcome(
+            analysis=Analysis(
+                model=package.identity, study_uid=study_uid, inputs=inputs, findings=(), doubts=doubts
+            )
+        )
+    outcome = _read(package, images, runner, study_uid, progress)
+    analysis = replace(outcome.analysis, doubts=(*doubts, *outcome.analysis.doubts))
+    return replace(outcome, analysis=analysis)
+
+
+def _describe_input(role: str, image: Volume | Sequence[Radiograph]) -> SeriesInput:
+    if isinstance(image, Volume):
+        return SeriesInput(role=role, series_uid=image.series_uid, frames=image.frames)
+    frames = tuple(radiograph.frame for radiograph in image)
+    return SeriesInput(role=role, series_uid=image[0].series_uid, frames=frames)
+
+
+def _read(
+    package: ModelPackage,
+    images: StudyImages,
+    runner: Runner,
+    study_uid: str,
+    progress: Progress | None,
+) -> Outcome:
+    """Let the task of the model's card read the study."""
     if package.card.task == "classification":
         return classify(package, images, runner, study_uid, progress)
     volumes = {role: cast("Volume", image) for role, image in images.items()}
     if package.card.input.dimensions == VOLUMETRIC:
         return segment_volume(package, volumes, runner, study_uid, progress)
-    analysis, mask = segment(package, volumes, runner, study_uid, progress)
-    return Outcome(analysis=analysis, mask=mask)
+    return segment(package, volumes, runner, study_uid, progress)

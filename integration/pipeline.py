@@ -208,12 +208,14 @@ class Pipeline:
             study = folder.read_study()
             assignment = _decision(folder).assignment_of(model)
             package = self._models.package(model)
+            series = {role: study.series_by_uid(uid) for role, uid in assignment.roles.items()}
             outcome = read_study(
                 package,
-                {role: self._read_images(study.series_by_uid(uid)) for role, uid in assignment.roles.items()},
+                {role: self._read_images(one) for role, one in series.items()},
                 self._models.runner,
                 study.study_uid,
                 progress=lambda done, total: self.progress(run_id, model, done, total),
+                headers={role: _header_of(study, one) for role, one in series.items()},
             )
             path = save_outcome(_outcome_folder(folder, assignment), outcome)
             folder.write_json(_answer_name(assignment), {"analysis": str(path.relative_to(folder.path))})
@@ -330,16 +332,14 @@ class Pipeline:
         with self._timed("gate"):
             folder, files = self.folder(run_id), self._files(run_id)
             sources = self._sources(folder)
-            masks = {
-                reading.analysis.model.name: reading.mask
-                for reading in self._readings(folder)
-                if reading.mask is not None
-            }
+            readings = {reading.analysis.model.name: reading for reading in self._readings(folder)}
+            masks = {name: reading.mask for name, reading in readings.items() if reading.mask is not None}
+            heatmaps = {name: reading.heatmaps for name, reading in readings.items()}
             study_key = self._ledger.run(run_id).run.study_key
             for profile in self._wanted_profiles(folder):
                 bundle = files.read_bundle(profile)
                 violations = (
-                    *check_objects(files.read_objects(profile), sources, masks),
+                    *check_objects(files.read_objects(profile), sources, masks, heatmaps),
                     *(check_bundle(bundle) if bundle is not None else ()),
                 )
                 require_valid(violations, study_key=study_key)
@@ -565,6 +565,18 @@ def _answer_name(assignment: Assignment) -> str:
     """Return the name of the file that says how a model answered; shadows have a folder of their own."""
     name = f"reading-{assignment.reference}.json"
     return f"{_SHADOWS}/{name}" if assignment.is_shadow else name
+
+
+def _header_of(study: Study, series: Series) -> dict[str, str]:
+    """Return what the header of a series says about its content; views differ from image to image."""
+    header = {
+        **series.header,
+        "StudyDescription": study.description,
+        "SeriesDescription": series.description,
+        "BodyPartExamined": series.body_part,
+        "Modality": series.modality,
+    }
+    return {keyword: value for keyword, value in header.items() if keyword != "ViewPosition"}
 
 
 def _outcome_folder(folder: RunFolder, assignment: Assignment) -> Path:
