@@ -19,14 +19,18 @@ from dicom_node.routing import ModelReference
 from dicom_node.scp import CommitmentPeer, ScpSettings, StorageScp
 from dicom_node.study import StudyKey, derive_study_key
 from dicom_node.tls import TlsSettings
+from inference.engines import EngineName
+from inference.findings import ModelIdentity
 from inference.packages import Catalogue, ModelPackage, discover
-from inference.runner import Runner
+from inference.runner import Runner, RunStatistics, always_eager
+from inference.tuning import TunedEngines
 from integration.api import ApiPorts, build_api
 from integration.assembler import Assembler, CompletenessPolicies
 from integration.commitment import CommitmentReport, record_commitment
 from integration.delivery import Destination
 from integration.destinations import CStoreSettings, StowSettings, build_destination
 from integration.http_server import HttpServer
+from integration.models_cli import ENGINES_FOLDER
 from integration.observability import Metrics, adopt_library_loggers
 from integration.pacs import expected_instances
 from integration.pipeline import Models, Pipeline, Progress, ignore_progress
@@ -96,7 +100,7 @@ class Node:
             ledger=self.ledger,
             store=self.store,
             rules=self.rules,
-            models=Models(packages=usable_models(self.catalogue), runner=Runner()),
+            models=Models(packages=usable_models(self.catalogue), runner=build_runner(settings)),
             destinations=build_destinations(settings),
             profiles={
                 destination.name: ResultProfile(
@@ -326,6 +330,28 @@ def usable_models(catalogue: Catalogue) -> Mapping[ModelReference, ModelPackage]
         ModelReference(name=package.card.name, version=package.card.version): package
         for package in catalogue.packages
     }
+
+
+def build_runner(settings: Settings) -> Runner:
+    """Return what runs networks: in the engines that tuning chose, and saying how fast."""
+    tuned = TunedEngines(
+        settings.data_dir / ENGINES_FOLDER, tuple(EngineName(name) for name in settings.engines.allowed)
+    )
+    return Runner(
+        choose_engine=tuned.choose if settings.engines.enabled else always_eager, observer=_log_prediction
+    )
+
+
+def _log_prediction(model: ModelIdentity, statistics: RunStatistics) -> None:
+    log.info(
+        "images_predicted",
+        model=model.name,
+        model_version=model.version,
+        count=statistics.images,
+        images_per_s=round(statistics.images_per_second, 2),
+        device=f"{statistics.device} {statistics.engine}",
+        **({"reason": statistics.fallback} if statistics.fallback else {}),
+    )
 
 
 def build_destinations(settings: Settings) -> dict[str, Destination]:

@@ -34,6 +34,7 @@ from rich.table import Table
 
 from dicom_node.errors import PrereadError
 from dicom_node.rules import Priority
+from integration.models_cli import models_app
 from integration.settings import Settings, load_settings
 from integration.training_cli import evaluate, train
 
@@ -44,7 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
 rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(rules_app, name="rules")
@@ -239,32 +239,6 @@ def studies(config: ConfigOption = None, limit: int = 50, *, as_json: JsonOption
                 "its UID was known with other content; the first stays current",
                 highlight=False,
             )
-
-
-@models_app.command("list")
-def list_models(config: ConfigOption = None) -> None:
-    """List the model packages, and those that do not load, with the reason."""
-    from inference.packages import discover
-
-    catalogue = discover(_settings(config).models_dir)
-    table = Table("model", "version", "task", "title", "licence")
-    for package in catalogue.packages:
-        card = package.card
-        table.add_row(card.name, card.version, str(card.task), card.title, card.licence)
-    out_console.print(table)
-    for broken in catalogue.broken:
-        err_console.print(f"[red]unusable[/] {broken.reason}", highlight=False)
-    if catalogue.broken:
-        raise typer.Exit(1)
-
-
-@models_app.command("show")
-def show_model(name: str, config: ConfigOption = None) -> None:
-    """Print the card of a model package."""
-    from inference.packages import discover
-
-    package = discover(_settings(config).models_dir).package(name)
-    _print_json(package.card.model_dump(mode="json"))
 
 
 @models_app.command("compare")

@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -134,6 +134,47 @@ class EngineSection(_Section):
     )
 
 
+class EnginesSection(_Section):
+    """Which engines may run networks in place of plain PyTorch, and how closely they must agree."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Run a model in the engine that `preread models tune` chose for it; without tuning, and "
+        "when off, models run in plain PyTorch.",
+    )
+    allowed: tuple[
+        Literal[
+            "eager",
+            "eager_bf16",
+            "compiled",
+            "compiled_bf16",
+            "onnxruntime",
+            "openvino",
+            "openvino_bf16",
+            "tensorrt",
+        ],
+        ...,
+    ] = Field(
+        (
+            "eager",
+            "eager_bf16",
+            "compiled",
+            "compiled_bf16",
+            "onnxruntime",
+            "openvino",
+            "openvino_bf16",
+            "tensorrt",
+        ),
+        description="Engines that tuning may choose and models may run in.",
+    )
+    max_probability_difference: float = Field(
+        0.03, gt=0, lt=1, description="Largest difference of a probability to plain PyTorch's."
+    )
+    min_dice: float = Field(
+        0.99, gt=0, le=1, description="Smallest Dice coefficient of thresholded masks with plain PyTorch's."
+    )
+
+
 class ReportSection(_Section):
     """What the site calls things in its reports."""
 
@@ -190,6 +231,7 @@ class Settings(BaseSettings):
     store: StoreSection = StoreSection()
     completeness: CompletenessSection = CompletenessSection()
     engine: EngineSection = Field(default_factory=EngineSection)
+    engines: EnginesSection = EnginesSection()
     report: ReportSection = ReportSection()
     retention: RetentionSection = RetentionSection()
     sources: tuple[SourceSettings, ...] = Field(

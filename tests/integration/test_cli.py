@@ -52,7 +52,7 @@ def test_doctor_finds_a_healthy_site_well_and_names_what_is_not(config: Path, tm
 
 def test_models_are_listed_and_shown(config: Path) -> None:
     assert "0.1.0" in preread("models", "list", "--config", config).stdout
-    card = json.loads(preread("models", "show", NAME, "--config", config).stdout)
+    card = json.loads(preread("models", "show", NAME, "--json", "--config", config).stdout)
     assert card["version"] == "0.1.0"
 
 
