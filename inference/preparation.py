@@ -28,6 +28,8 @@ _TISSUE_PERCENTILES: Final = (1.0, 99.0)
 _CLIP_DEVIATIONS: Final = 5.0
 """Normalised intensities are clipped to plus and minus this many standard deviations."""
 
+_HALF: Final = 0.5
+
 _VOLUME_NDIM: Final = 3
 _CHANNELS_NDIM: Final = 4
 
@@ -128,6 +130,22 @@ def restore_slices(maps: npt.NDArray[np.float32], height: int, width: int) -> np
 def normalise_tissue(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return (D, H, W) intensities in standard deviations of the tissue: what `prepare_slices` does first."""
     return _normalise(volume)[0]
+
+
+def place_masks(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Bring masks on the patient's grid to where the network sees them: the geometry of `prepare_slices`.
+
+    Parameters
+    ----------
+    masks : npt.NDArray[np.bool_]
+        (D, H, W).
+
+    Returns
+    -------
+    npt.NDArray[np.bool_]
+        (D, MATRIX, MATRIX): true where at least half of a pixel is.
+    """
+    return np.asarray(_resize(_pad_to_square(masks.astype(np.float32), 0.0), MATRIX) >= _HALF)
 
 
 def _normalise(volume: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:

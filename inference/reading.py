@@ -99,6 +99,8 @@ def _read(
     """Let the task of the model's card read the study."""
     if package.card.task == "classification":
         return classify(package, images, runner, study_uid, progress)
+    if package.card.task == "detection":
+        return detect(package, images, runner, study_uid, progress)
     volumes = {role: cast("Volume", image) for role, image in images.items()}
     if package.card.input.dimensions == VOLUMETRIC:
         return segment_volume(package, volumes, runner, study_uid, progress)

@@ -7,21 +7,24 @@ reader must know about the result, goes into the analysis and is never silently 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dicom_node.errors import PermanentError
+from inference.admission import admit_volume, is_blocked
 from inference.cards import LabelCard, RoleCard
 from inference.components import label_components
 from inference.findings import (
     Analysis,
+    Doubt,
     Finding,
     Laterality,
     Mask,
     Measurement,
+    Outcome,
     Presence,
     Quantity,
     SeriesInput,
@@ -32,6 +35,15 @@ from inference.packages import ModelPackage
 from inference.preparation import MATRIX, prepare_slices, restore_slices, stack_context
 from inference.resampling import RegistrationError, resample_to
 from inference.runner import Prediction, Progress
+from inference.segmentation_doubt import (
+    Lender,
+    NetworkView,
+    explain_region,
+    judge_familiarity,
+    region_deviations,
+    wavering,
+)
+from inference.uncertainty import calibrate, logits_of, triage_of
 from inference.volume import Volume
 
 MAX_FINDINGS: Final = 10
@@ -47,8 +59,8 @@ class MissingInputError(PermanentError):
     """A study does not hold what the model cannot do without."""
 
 
-class Predictor(Protocol):
-    """What a segmentation needs of a runner."""
+class Predictor(Lender, Protocol):
+    """What a segmentation needs of a runner: predictions, and the network itself for doubt and heat maps."""
 
     def predict(
         self, package: ModelPackage, batch: npt.NDArray[np.float32], progress: Progress | None = None
@@ -94,7 +106,7 @@ def segment(
     runner: Predictor,
     study_uid: str,
     progress: Progress | None = None,
-) -> tuple[Analysis, Mask]:
+) -> Outcome:
     """Segment one study.
 
     Parameters
@@ -112,9 +124,11 @@ def segment(
 
     Returns
     -------
-    tuple of Analysis and Mask
-        Findings largest first, and the label map on the frames of the reference series. A study without any
-        region above the threshold has no finding, an empty mask and a note that says what that means.
+    Outcome
+        Findings largest first, the label map on the frames of the reference series, and where the card names
+        a layer for it the heat map of the largest finding on the frames that hold it. A study without any
+        region above the threshold has no finding, an empty mask and a note that says what that means. A study
+        that is not what the model reads has a blocking doubt, no finding and an empty mask.
 
     Raises
     ------
@@ -130,25 +144,97 @@ def segment(
     reference = _reference_volume(package, volumes)
     turn = axial_turn(reference) if package.card.input.plane == "axial" else _AS_STORED
     model_input = assemble_input(package, volumes)
+    doubts = _admit(package, volumes, model_input)
+    if is_blocked(doubts):
+        return _outcome(package, reference, model_input, study_uid, doubts=doubts)
     slices = stack_context(prepare_slices(turn.apply(model_input.channels)), package.card.input.context)
+    view = NetworkView(package=package, slices=slices, turn=turn, reference=reference)
+    doubts += judge_familiarity(view, runner)
+    if is_blocked(doubts):
+        return _outcome(package, reference, model_input, study_uid, doubts=doubts)
     probabilities = turn.apply(
         restore_probabilities(predict_slices(package, slices, runner, progress), reference)
     )
     regions = find_regions(package, probabilities)
+    deviations = region_deviations(view, [(region.label, region.mask) for region in regions], runner)
+    findings = tuple(
+        _describe(number, region, probabilities[region.label.value - 1], reference, deviation)
+        for number, (region, deviation) in enumerate(zip(regions, deviations, strict=True), start=1)
+    )
+    outcome = _outcome(
+        package,
+        reference,
+        model_input,
+        study_uid,
+        findings=findings,
+        regions=regions,
+        doubts=doubts + wavering(package, findings),
+    )
+    card = package.card.doubt.triage
+    if card is not None:
+        triage = triage_of(abnormal_score(probabilities, package.card.min_component_voxels), card)
+        outcome = replace(outcome, analysis=replace(outcome.analysis, triage=triage))
+    if not regions:
+        return outcome
+    heatmaps = explain_region(view, regions[0].label, regions[0].mask, findings[0].finding_id, runner)
+    return replace(outcome, heatmaps=heatmaps)
+
+
+def _admit(
+    package: ModelPackage, volumes: Mapping[str, Volume], model_input: ModelInput
+) -> tuple[Doubt, ...]:
+    """Look at every series that is read; one sentence is said once."""
+    sites = {label.site for label in package.card.labels}
+    doubts = [
+        doubt
+        for series in model_input.inputs
+        for doubt in admit_volume(volumes[series.role], package.card.input.preparation, sites)
+    ]
+    return tuple(dict.fromkeys(doubts))
+
+
+def _outcome(
+    package: ModelPackage,
+    reference: Volume,
+    model_input: ModelInput,
+    study_uid: str,
+    *,
+    findings: tuple[Finding, ...] = (),
+    regions: tuple[_Region, ...] = (),
+    doubts: tuple[Doubt, ...] = (),
+) -> Outcome:
+    """Put together what is said and what is outlined."""
     labels = np.zeros(reference.array.shape, dtype=np.uint8)
-    findings = []
     for number, region in enumerate(regions, start=1):
         labels[region.mask] = number
-        findings.append(_describe(number, region, probabilities[region.label.value - 1], reference))
-    analysis = Analysis(
-        model=package.identity,
-        study_uid=study_uid,
-        inputs=model_input.inputs,
-        findings=tuple(findings),
-        substitutions=model_input.substitutions,
-        notes=model_input.notes + _result_notes(package, regions),
+    is_answered = not is_blocked(doubts)
+    return Outcome(
+        analysis=Analysis(
+            model=package.identity,
+            study_uid=study_uid,
+            inputs=model_input.inputs,
+            findings=findings,
+            substitutions=model_input.substitutions,
+            notes=model_input.notes + (_result_notes(package, regions) if is_answered else ()),
+            doubts=doubts,
+        ),
+        mask=Mask(labels=labels, series_uid=reference.series_uid, frames=reference.frames),
     )
-    return analysis, Mask(labels=labels, series_uid=reference.series_uid, frames=reference.frames)
+
+
+def abnormal_score(probabilities: npt.NDArray[np.float32], voxels: int) -> float:
+    """Return how probable an abnormality is anywhere: the mean of the most probable voxels.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        (labels, D, H, W) float32.
+    voxels : int
+        How many voxels make the smallest region that is reported.
+    """
+    values = probabilities.ravel()
+    count = min(max(voxels, 1), values.size)
+    return float(np.partition(values, values.size - count)[values.size - count :].mean(dtype=np.float64))
 
 
 def predict_slices(
@@ -157,7 +243,10 @@ def predict_slices(
     runner: Predictor,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Predict slices, and their mirror images where the card asks for it.
+    """Predict slices, with their mirror images and calibrated where the card asks for it.
+
+    A temperature acts on the logit of the (mirrored and averaged) probability; the card's thresholds are of
+    calibrated probabilities.
 
     Parameters
     ----------
@@ -171,6 +260,20 @@ def predict_slices(
     ndarray
         (D, labels, MATRIX, MATRIX) float32 probabilities.
     """
+    temperatures = package.card.doubt.temperatures
+    probabilities = _predict_views(package, slices, runner, progress)
+    if not temperatures or package.card.network.activation != "sigmoid":
+        return probabilities
+    return calibrate(logits_of(probabilities), temperatures, axis=1)
+
+
+def _predict_views(
+    package: ModelPackage,
+    slices: npt.NDArray[np.float32],
+    runner: Predictor,
+    progress: Progress | None,
+) -> npt.NDArray[np.float32]:
+    """Return the (D, labels, MATRIX, MATRIX) probabilities of slices, averaged with their mirror images'."""
     if not package.card.test_time_mirror:
         return runner.predict(package, slices, progress).probabilities
     total = 2 * len(slices)
@@ -320,7 +423,11 @@ def _reference_volume(package: ModelPackage, volumes: Mapping[str, Volume]) -> V
 
 
 def _describe(
-    number: int, region: _Region, probability: npt.NDArray[np.float32], reference: Volume
+    number: int,
+    region: _Region,
+    probability: npt.NDArray[np.float32],
+    reference: Volume,
+    deviation: float | None,
 ) -> Finding:
     """Measure one region. United regions have no diameter: a line between them would measure nothing."""
     measured_ml = volume_ml(region.mask, reference.affine)
@@ -341,6 +448,7 @@ def _describe(
         laterality=_side(region.mask, reference),
         segment_number=number,
         confidence=float(probability[region.mask].mean(dtype=np.float64)),
+        uncertainty=deviation,
         measurements=tuple(measurements),
         long_axis=long_axis,
         perpendicular_axis=perpendicular_axis,

@@ -11,7 +11,7 @@ from random_model_package import random_card, write_random_package
 from dicom_node.phantom import brain_mr_study
 from inference.analysis_files import load_outcome, save_outcome
 from inference.cards import ModelCard
-from inference.findings import FrameReference, Laterality, Outcome, Presence, Quantity
+from inference.findings import FrameReference, Laterality, Presence, Quantity
 from inference.measurement import volume_ml
 from inference.orientation import UnsuitablePlaneError
 from inference.packages import ModelPackage, discover, load_package
@@ -62,13 +62,14 @@ def head_volume(
         (columns - shape[2] / 2) / (shape[2] * 0.3)
     ) ** 2 < 1
     array = np.repeat(np.where(head, 50.0, 0.0)[None], shape[0], axis=0).astype(np.float32)
+    array += head * 12 * np.sin(columns / 9) * np.sin(rows / 7)  # grey and white matter, so to speak
     array += np.random.default_rng(0).normal(0, 2, size=shape).astype(np.float32)
     for index, row, column, size in lesions:
         array[index : index + 2, row : row + size, column : column + size] = 150
     affine = np.diag((1.0, 1.0, 5.0, 1.0))
     affine[:3, 3] = (-127.5, -127.5, 0.0)
     return Volume(
-        array=array,
+        array=array.astype(np.float32),
         affine=affine,
         frames=tuple(FrameReference(sop_instance_uid=f"{series_uid}.{i}") for i in range(shape[0])),
         series_uid=series_uid,
@@ -87,7 +88,8 @@ def all_roles(flair: Volume) -> dict[str, Volume]:
 
 def test_findings_are_numbered_from_the_largest_and_measured(package):
     volumes = all_roles(head_volume([(2, 100, 170, 12), (5, 120, 80, 20)]))
-    analysis, mask = segment(package, volumes, BrightFlair(), "1.2")
+    outcome = segment(package, volumes, BrightFlair(), "1.2")
+    analysis, mask = outcome.analysis, outcome.mask
     assert [f.finding_id for f in analysis.findings] == ["F1", "F2"]
     first, second = analysis.findings
     assert (first.laterality, second.laterality) == (Laterality.RIGHT, Laterality.LEFT)
@@ -107,7 +109,8 @@ def test_findings_are_numbered_from_the_largest_and_measured(package):
 
 
 def test_nothing_marked_is_no_finding_and_says_what_that_means(package):
-    analysis, mask = segment(package, all_roles(head_volume()), BrightFlair(9.0), "1.2")
+    outcome = segment(package, all_roles(head_volume()), BrightFlair(9.0), "1.2")
+    analysis, mask = outcome.analysis, outcome.mask
     assert analysis.findings == ()
     assert not mask.labels.any()
     assert "does not exclude disease" in analysis.notes[0]
@@ -115,14 +118,15 @@ def test_nothing_marked_is_no_finding_and_says_what_that_means(package):
 
 def test_small_regions_are_dropped_and_corners_connect(package):
     flair = head_volume([(1, 90, 110, 2), (4, 100, 150, 10), (6, 110, 160, 10)])
-    analysis, _ = segment(package, all_roles(flair), BrightFlair(), "1.2")
+    analysis = segment(package, all_roles(flair), BrightFlair(), "1.2").analysis
     assert len(analysis.findings) == 1
     assert analysis.findings[0].measured(Quantity.VOLUME).value == pytest.approx(2 * 200 * 5 / 1000)
 
 
 def test_beyond_ten_findings_the_rest_is_united(package):
     flair = head_volume([(3, 60 + 12 * (i // 4), 90 + 16 * (i % 4), 5 + i % 3) for i in range(12)])
-    analysis, mask = segment(package, all_roles(flair), BrightFlair(), "1.2")
+    outcome = segment(package, all_roles(flair), BrightFlair(), "1.2")
+    analysis, mask = outcome.analysis, outcome.mask
     assert len(analysis.findings) == MAX_FINDINGS == mask.labels.max()
     last = analysis.findings[-1]
     assert last.long_axis is None
@@ -170,10 +174,11 @@ def test_a_required_series_on_another_frame_of_reference_is_an_error(tmp_path):
 
 
 def test_a_larger_matrix_gives_the_same_finding(package):
-    small, _ = segment(package, all_roles(head_volume([(2, 100, 170, 12)])), BrightFlair(), "1.2")
+    small = segment(package, all_roles(head_volume([(2, 100, 170, 12)])), BrightFlair(), "1.2").analysis
     flair = head_volume([(2, 200, 340, 24)], shape=(8, 512, 512))
     affine = flair.affine @ np.diag((0.5, 0.5, 1.0, 1.0))
-    large, mask = segment(package, {"flair": replace(flair, affine=affine)}, BrightFlair(), "1.2")
+    outcome = segment(package, {"flair": replace(flair, affine=affine)}, BrightFlair(), "1.2")
+    large, mask = outcome.analysis, outcome.mask
     assert mask.labels.shape == (8, 512, 512)
     volumes_ml = [a.findings[0].measured(Quantity.VOLUME).value for a in (small, large)]
     assert volumes_ml[1] == pytest.approx(volumes_ml[0], rel=0.1)
@@ -186,10 +191,9 @@ def test_a_real_network_runs_the_whole_way_and_its_analysis_keeps(package, tmp_p
     calls = []
     saved = segment(package, volumes, Runner("cpu"), study.study_uid, lambda *done: calls.append(done))
     assert calls[-1] == (4, 4)
-    loaded = load_outcome(save_outcome(tmp_path / "run", Outcome(analysis=saved[0], mask=saved[1])))
-    analysis, mask = loaded.analysis, loaded.mask
-    assert analysis == saved[0]
-    np.testing.assert_array_equal(mask.labels, saved[1].labels)
+    loaded = load_outcome(save_outcome(tmp_path / "run", saved))
+    assert loaded.analysis == saved.analysis
+    np.testing.assert_array_equal(loaded.mask.labels, saved.mask.labels)
 
 
 def _shipped_or_random(tmp_path: Path) -> ModelPackage:
@@ -205,7 +209,7 @@ def test_the_node_marks_exactly_what_the_network_marks_on_the_raw_slices(tmp_pat
     package = _shipped_or_random(tmp_path)
     study = pack_lgg_patient(LGG, patient_id, shuffle=True)
     volumes = {role: read_volume(images[::-1]) for role, images in study.series.items()}
-    _, mask = segment(package, volumes, Runner("cpu"), "1.2")
+    mask = segment(package, volumes, Runner("cpu"), "1.2").mask
     prediction = Runner("cpu").predict(package, prepare_slices(study.channels))
     direct = np.zeros(study.channels.shape[1:], dtype=np.uint8)
     probabilities = restore_probabilities(prediction.probabilities, volumes["flair"])
@@ -225,7 +229,8 @@ def test_the_shipped_network_finds_the_lesion_of_the_phantom():
     study = brain_mr_study(0)
     names = {"pre": "AX T1", "flair": "AX FLAIR", "post": "AX T1 POST GAD"}
     volumes = {role: read_volume(study.series(name)) for role, name in names.items()}
-    analysis, mask = segment(package, volumes, Runner("cpu"), study.study_uid)
+    outcome = segment(package, volumes, Runner("cpu"), study.study_uid)
+    analysis, mask = outcome.analysis, outcome.mask
     marked = mask.labels == 1
     dice = 2 * (marked & study.lesion_mask).sum() / (marked.sum() + study.lesion_mask.sum())
     assert dice > 0.6
@@ -248,11 +253,16 @@ def test_slices_that_are_stored_mirrored_give_the_same_finding(tmp_path):
     affine[0, 3] += (shown.array.shape[2] - 1) * affine[0, 0]
     affine[0, 0] *= -1
     mirrored = replace(shown, array=np.ascontiguousarray(shown.array[..., ::-1]), affine=affine)
-    results = [
+    first, second = (
         segment(package, {"flair": volume}, BrightOnTheRightOfThePicture(), "1.2")
         for volume in (shown, mirrored)
-    ]
-    (analysis, mask), (mirrored_analysis, mirrored_mask) = results
+    )
+    analysis, mask, mirrored_analysis, mirrored_mask = (
+        first.analysis,
+        first.mask,
+        second.analysis,
+        second.mask,
+    )
     assert len(analysis.findings) == len(mirrored_analysis.findings) == 1
     np.testing.assert_array_equal(mirrored_mask.labels, mask.labels[..., ::-1])
     assert mirrored_analysis.findings[0].laterality is analysis.findings[0].laterality is Laterality.LEFT
