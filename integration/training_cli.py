@@ -171,7 +171,7 @@ def _require_file(file: Path | None) -> Path | None:
 
 def _guard_run(run: Path, *, is_resuming: bool) -> None:
     """Refuse to write over an earlier training, and to continue one that is not there."""
-    has_checkpoint = (run / CHECKPOINT).is_file()
+    has_checkpoint = next(run.rglob(CHECKPOINT), None) is not None  # a recipe may train several networks
     if has_checkpoint and not is_resuming:
         raise TrainingRequestError(
             f"{run} holds a training already: continue it with --resume, or choose another --out."
