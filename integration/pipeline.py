@@ -61,6 +61,7 @@ from reporting.encode import encode_results
 from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import check_bundle, check_objects, require_valid
+from reporting.projection import read_views
 from reporting.refine import LanguageModel, refine
 from reporting.text import ReportText
 
@@ -277,7 +278,12 @@ class Pipeline:
         """Write the report's text from the findings."""
         with self._timed("draft"):
             folder = self.folder(run_id)
-            text = draft_report([reading.analysis for reading in self._readings(folder)])
+            readings = self._readings(folder)
+            text = draft_report(
+                [reading.analysis for reading in readings],
+                read_views(self._sources(folder)),
+                {reading.analysis.model.name for reading in readings if reading.heatmaps},
+            )
             folder.write_bytes("draft.json", _TEXT.dump_json(text))
             return {"text": "draft.json"}
 
