@@ -22,14 +22,38 @@ NOT_IN_DICTIONARY = {
     ("SCT", "51615001"),
     ("SCT", "233604007"),
 }
-NIH = (
-    "atelectasis cardiomegaly effusion infiltration mass nodule pneumonia pneumothorax consolidation "
-    "edema emphysema fibrosis pleural_thickening hernia"
-).split()
-VINDR = (
-    "aortic_enlargement atelectasis calcification cardiomegaly consolidation ild infiltration lung_opacity "
-    "nodule_mass other_lesion effusion pleural_thickening pneumothorax pulmonary_fibrosis"
-).split()
+NIH = [
+    "atelectasis",
+    "cardiomegaly",
+    "effusion",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pneumonia",
+    "pneumothorax",
+    "consolidation",
+    "edema",
+    "emphysema",
+    "fibrosis",
+    "pleural_thickening",
+    "hernia",
+]
+VINDR = [
+    "aortic_enlargement",
+    "atelectasis",
+    "calcification",
+    "cardiomegaly",
+    "consolidation",
+    "ild",
+    "infiltration",
+    "lung_opacity",
+    "nodule_mass",
+    "other_lesion",
+    "effusion",
+    "pleural_thickening",
+    "pneumothorax",
+    "pulmonary_fibrosis",
+]
 
 
 @pytest.mark.parametrize("concept", CONCEPTS, ids=lambda c: f"{c.scheme}-{c.value}")

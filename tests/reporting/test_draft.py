@@ -3,11 +3,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from reporting_cases import MODEL
+from reporting_cases import (
+    MAKERS,
+    MODEL,
+    draft_of,
+    make_detection_case,
+    make_fusion_case,
+    make_head_ct_case,
+    make_label_case,
+    make_outlined_detection_case,
+    make_refused_case,
+    make_structure_case,
+)
 
 from inference.findings import Finding, Laterality, Measurement, Presence, Quantity
 from reporting.draft import draft_report, format_length, format_volume
-from reporting.safety import REQUIRED_PHRASE, REVIEW_SENTENCE, describe_confidence
+from reporting.projection import read_views
+from reporting.safety import (
+    ABSENCE_SENTENCE,
+    ESTIMATE_SENTENCE,
+    HEATMAP_SENTENCE,
+    POSITION_SENTENCE,
+    REQUIRED_PHRASE,
+    REVIEW_SENTENCE,
+    SURVIVAL_SENTENCE,
+    describe_confidence,
+)
 from reporting.text import Author, SectionName
 
 
@@ -121,3 +142,118 @@ def test_confidence_words():
 def test_no_analysis_is_no_report():
     with pytest.raises(ValueError, match="at least one"):
         draft_report([])
+
+
+def test_marks_have_side_zone_and_confidence_in_words():
+    report = draft_of(make_detection_case())
+    assert section(report, SectionName.FINDINGS) == (
+        "Cardiomegaly: marked over the heart. The algorithm's confidence in this mark is high (0.93). "
+        "Pleural effusion: marked over the left pleural space, lower zone. "
+        "The algorithm's confidence in this mark is moderate (0.87). "
+        "Repeated readings vary by 0.04 (standard deviation). "
+        "Nodule: marked over the right lung, upper zone. "
+        "The algorithm's confidence in this mark is low (0.71). "
+        "Repeated readings vary by 0.21 (standard deviation): take this with caution."
+    )
+    assert POSITION_SENTENCE in section(report, SectionName.PROCEDURE)
+    assert HEATMAP_SENTENCE in section(report, SectionName.PROCEDURE)
+
+
+def test_triage_is_read_first():
+    report = draft_of(make_detection_case())
+    assert report.sections[0].name is SectionName.PRIORITY
+    assert report.sections[0].text.startswith("Triage: high risk")
+    assert [s.name for s in draft_of(make_outlined_detection_case()).sections][0] is SectionName.PROCEDURE
+
+
+def test_an_area_is_told_where_there_is_no_segmentation():
+    text = section(draft_of(make_outlined_detection_case()), SectionName.FINDINGS)
+    assert "It measures 3.5 cm2 in area." in text
+
+
+def test_absent_labels_are_summed_up_and_not_ruled_out():
+    text = section(draft_of(make_label_case()), SectionName.FINDINGS)
+    assert "Pleural effusion: called present (probability 0.91)." in text
+    assert "Not detected: hernia and pneumothorax. This does not rule them out." in text
+    assert "Whether the lung shows a sign of pulmonary oedema could not be determined" in text
+
+
+def test_every_finding_is_the_ground_of_a_sentence():
+    for make in (make_detection_case, make_label_case, make_head_ct_case, make_structure_case):
+        case = make()
+        named = {
+            name for s in draft_of(case).section(SectionName.FINDINGS).sentences for name in s.finding_ids
+        }
+        assert named == {f"{case.analysis.model.name}/{f.finding_id}" for f in case.analysis.findings}
+
+
+def test_two_models_of_one_radiograph_are_told_together():
+    boxes, labels = make_detection_case(), make_label_case()
+    report = draft_report([boxes.analysis, labels.analysis], read_views(boxes.sources))
+    impression = section(report, SectionName.IMPRESSION)
+    assert (
+        "Pleural effusion: marked over the left pleural space, lower zone; "
+        "called present (probability 0.91)." in impression
+    )
+    assert section(report, SectionName.PRIORITY).startswith("chest-detector: Triage: high risk")
+
+
+def test_a_disagreement_is_told():
+    boxes, labels = make_detection_case(), make_label_case()
+    (effusion, *others) = labels.analysis.findings
+    denied = replace(effusion, presence=Presence.ABSENT, confidence=0.1)
+    report = draft_report(
+        [boxes.analysis, replace(labels.analysis, findings=(denied, *others))], read_views(boxes.sources)
+    )
+    assert "but called absent by chest-labels (probability 0.10). The algorithms disagree." in section(
+        report, SectionName.IMPRESSION
+    )
+
+
+def test_a_model_that_saw_nothing_is_named_beside_one_that_did():
+    boxes, labels = make_detection_case(), make_label_case()
+    report = draft_report([boxes.analysis, replace(labels.analysis, findings=())])
+    impression = section(report, SectionName.IMPRESSION)
+    assert "The algorithm chest-labels detected no abnormality of the kind it looks for." in impression
+    assert ABSENCE_SENTENCE in impression
+
+
+def test_estimates_are_told_as_estimates_with_their_inputs():
+    report = draft_of(make_fusion_case())
+    procedure, findings = (section(report, n) for n in (SectionName.PROCEDURE, SectionName.FINDINGS))
+    assert "It read the CT series (6 images) and the MR series (6 images)." in procedure
+    assert "The MR is of another study, three days later." in procedure
+    assert "most like malignant (malignant 0.71, benign 0.20 and healthy 0.09)" in findings
+    assert "WHO grade 3 (WHO grade 3 0.62 and WHO grade 2 0.38)" in findings
+    assert "1.44 times that of the median training patient" in findings
+    assert ESTIMATE_SENTENCE in section(report, SectionName.IMPRESSION)
+    assert SURVIVAL_SENTENCE in section(report, SectionName.IMPRESSION)
+
+
+def test_a_model_that_gave_no_answer_claims_nothing():
+    report = draft_of(make_refused_case())
+    text = report.plain
+    assert "No answer was given" in section(report, SectionName.PRIORITY)
+    assert "The images show no head." in section(report, SectionName.FINDINGS)
+    assert "No answer was given" in section(report, SectionName.IMPRESSION)
+    assert "haemorrhage" not in text
+    assert "detected" not in text
+
+
+def test_a_doubt_stands_in_findings_and_impression():
+    report = draft_of(make_head_ct_case())
+    for name in (SectionName.FINDINGS, SectionName.IMPRESSION):
+        assert "This answer must be doubted: The slices are unusually thick." in section(report, name)
+
+
+def test_structures_are_measured_and_never_called_abnormal():
+    report = draft_of(make_structure_case())
+    assert section(report, SectionName.IMPRESSION) == "Measured: gray matter 1.2 mL and white matter 0.20 mL."
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_every_text_is_plain_ascii_under_its_banner(make):
+    text = draft_of(make()).plain
+    assert text.startswith(REQUIRED_PHRASE)
+    assert text.isascii()
+    assert text.endswith(REVIEW_SENTENCE)
