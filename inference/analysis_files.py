@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -66,7 +67,7 @@ def save_outcome(folder: Path, outcome: Outcome) -> Path:
     -------
     Path
         ``folder/analysis-<model>.json``; arrays lie beside it as ``mask-<model>.npz`` and
-        ``heatmap-<model>-<answer>.npz``.
+        ``heatmap-<model>-<answer>.npz``, numbered from the second of one answer on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name, mask = outcome.analysis.model.name, outcome.mask
@@ -82,21 +83,29 @@ def save_outcome(folder: Path, outcome: Outcome) -> Path:
         ),
         heatmaps=tuple(
             _ArrayFile(
-                file=f"heatmap-{name}-{heatmap.answer}.npz",
-                sha256=_write_array(
-                    folder / f"heatmap-{name}-{heatmap.answer}.npz", heatmap.values.astype(np.float16)
-                ),
+                file=file,
+                sha256=_write_array(folder / file, heatmap.values.astype(np.float16)),
                 series_uid=heatmap.series_uid,
                 frames=heatmap.frames,
                 answer=heatmap.answer,
                 method=heatmap.method,
             )
-            for heatmap in outcome.heatmaps
+            for file, heatmap in zip(_heatmap_files(name, outcome.heatmaps), outcome.heatmaps, strict=True)
         ),
     )
     path = folder / f"analysis-{name}.json"
     _write_whole(path, _ADAPTER.dump_json(content, indent=1))
     return path
+
+
+def _heatmap_files(model: str, heatmaps: Sequence[Heatmap]) -> list[str]:
+    """Name the files of heat maps; several series may each have a map of one answer."""
+    answers = [heatmap.answer for heatmap in heatmaps]
+    earlier = [answers[:index].count(answer) for index, answer in enumerate(answers)]
+    return [
+        f"heatmap-{model}-{answer}{f'-{number + 1}' if number else ''}.npz"
+        for answer, number in zip(answers, earlier, strict=True)
+    ]
 
 
 def load_outcome(path: Path) -> Outcome:
