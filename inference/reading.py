@@ -12,7 +12,9 @@ from typing import Final, TypeAlias, cast
 
 from inference.admission import admit_header, is_blocked
 from inference.classification import classify
+from inference.detection import detect
 from inference.findings import Analysis, Outcome, SeriesInput
+from inference.fusion import fuse
 from inference.packages import ModelPackage
 from inference.radiograph import Radiograph
 from inference.runner import Progress, Runner
@@ -101,6 +103,8 @@ def _read(
         return classify(package, images, runner, study_uid, progress)
     if package.card.task == "detection":
         return detect(package, images, runner, study_uid, progress)
+    if package.card.task == "fusion":
+        return fuse(package, images, runner, study_uid, progress)
     volumes = {role: cast("Volume", image) for role, image in images.items()}
     if package.card.input.dimensions == VOLUMETRIC:
         return segment_volume(package, volumes, runner, study_uid, progress)
