@@ -264,12 +264,24 @@ def _read_recipe(config: Config, default_window: int) -> VolumeRecipe:
                         "axes are unknown: put Orientationd first."
                     )
             case "NormalizeIntensity":
+                given = _known(arguments, name, {"nonzero": bool, "channel_wise": bool})
                 steps.append(
-                    NormalizeIntensity(**_known(arguments, name, {"nonzero": bool, "channel_wise": bool}))
+                    NormalizeIntensity(
+                        nonzero=bool(given.get("nonzero")), channel_wise=bool(given.get("channel_wise"))
+                    )
                 )
             case "ScaleIntensityRange":
                 known = {"a_min": float, "a_max": float, "b_min": float, "b_max": float, "clip": bool}
-                steps.append(ScaleIntensityRange(**_known(arguments, name, known)))
+                given = _known(arguments, name, known)
+                steps.append(
+                    ScaleIntensityRange(
+                        a_min=given["a_min"],
+                        a_max=given["a_max"],
+                        b_min=given.get("b_min"),
+                        b_max=given.get("b_max"),
+                        clip=bool(given.get("clip")),
+                    )
+                )
             case _:
                 raise BundleError(
                     f"{INFERENCE}: preprocessing uses {name}, which has no counterpart here; orientation, "

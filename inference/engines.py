@@ -224,7 +224,7 @@ def _tensorrt(network: torch.nn.Module, example: torch.Tensor) -> Forward:
     """Build with Torch-TensorRT where that is installed, else with ONNX Runtime's TensorRT provider."""
     if importlib.util.find_spec("torch_tensorrt") is None or isinstance(network, OnnxNetwork):
         return _onnxruntime(network, example, (("TensorrtExecutionProvider", {"trt_fp16_enable": True}),))
-    import torch_tensorrt
+    import torch_tensorrt  # type: ignore[import-not-found]  # only on machines with TensorRT
 
     compiled = torch_tensorrt.compile(
         network,
@@ -263,7 +263,7 @@ def export_onnx(network: torch.nn.Module, example: torch.Tensor) -> bytes:
         warnings.simplefilter("ignore")  # the exporters announce their own future
         if isinstance(network, torch.jit.ScriptModule):
             buffer = io.BytesIO()
-            torch.onnx.export(network, (example,), buffer, dynamo=False, opset_version=_OPSET)
+            torch.onnx.export(network, (example,), buffer, dynamo=False, opset_version=_OPSET)  # type: ignore[arg-type]
             return buffer.getvalue()
         program = torch.onnx.export(network, (example,), dynamo=True, opset_version=_OPSET, verbose=False)
     if program is None:

@@ -216,7 +216,7 @@ def run_session(
 def _require_one_file(content: bytes) -> None:
     """Refuse weights that lie in other files, which no digest on the card would cover."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     try:
         model = onnx.load_model_from_string(content)

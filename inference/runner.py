@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil, prod
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -364,7 +364,7 @@ class Runner:
         count: Callable[[int], None],
     ) -> torch.Tensor | None:
         """Return (1, channels, X, Y, Z) output blended over all windows, or None when memory runs out."""
-        from monai.inferers import SlidingWindowInferer
+        from monai.inferers.inferer import SlidingWindowInferer
 
         def look(windows: torch.Tensor) -> torch.Tensor:
             filling = size - len(windows) if resident.engine is not EngineName.EAGER else 0
@@ -384,10 +384,10 @@ class Runner:
             device="cpu",
         )
         try:
-            blended: torch.Tensor = inferer(torch.from_numpy(np.ascontiguousarray(volume))[None], look)
+            blended = inferer(torch.from_numpy(np.ascontiguousarray(volume))[None], look)
         except torch.OutOfMemoryError:
             return None
-        return blended
+        return cast("torch.Tensor", blended)
 
     @contextmanager
     def borrow(self, package: ModelPackage) -> Iterator[tuple[torch.nn.Module, torch.device]]:

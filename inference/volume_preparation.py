@@ -275,7 +275,7 @@ def _apply_step(values: npt.NDArray[np.float32], step: IntensityStep) -> npt.NDA
         case UnitRange():
             low = values.min(axis=(1, 2, 3), keepdims=True)
             extent = values.max(axis=(1, 2, 3), keepdims=True) - low
-            return (values - low) / np.where(extent > 0, extent, 1.0)
+            return _as_array((values - low) / np.where(extent > 0, extent, 1.0))
         case Windows():
             shown = [
                 np.clip((channel - window.centre_hu) / window.width_hu + 0.5, 0.0, 1.0)
@@ -284,15 +284,15 @@ def _apply_step(values: npt.NDArray[np.float32], step: IntensityStep) -> npt.NDA
             ]
             return np.stack(shown)
         case NormalizeIntensity():
-            from monai.transforms import NormalizeIntensity as Transform
+            from monai.transforms.intensity import array as monai
 
-            return _as_array(Transform(nonzero=step.nonzero, channel_wise=step.channel_wise)(values))
+            normalise = monai.NormalizeIntensity(nonzero=step.nonzero, channel_wise=step.channel_wise)
+            return _as_array(normalise(values))
         case ScaleIntensityRange():
-            from monai.transforms import ScaleIntensityRange as Transform
+            from monai.transforms.intensity import array as monai
 
-            return _as_array(
-                Transform(step.a_min, step.a_max, step.b_min, step.b_max, clip=step.clip)(values)
-            )
+            scale = monai.ScaleIntensityRange(step.a_min, step.a_max, step.b_min, step.b_max, clip=step.clip)
+            return _as_array(scale(values))
 
 
 def _as_array(values: object) -> npt.NDArray[np.float32]:
