@@ -160,17 +160,17 @@ def _image(
     dataset.SOPInstanceUID = synthetic_uid(study.seed, "image", series.number, index)
     dataset.InstanceNumber = index + 1
     dataset.ImageType = list(series.image_type)
-    _add_study(dataset, study)
+    add_study(dataset, study)
     _add_series(dataset, study, series)
     _add_plane(dataset, series, index)
     _add_pixels(dataset, stored[index], stored)
     for keyword, value in {**_TECHNIQUES[series.modality], **series.technique}.items():
         setattr(dataset, keyword, value)
-    dataset.file_meta = _file_meta(dataset)
+    dataset.file_meta = file_meta_of(dataset)
     return dataset
 
 
-def _add_study(dataset: Dataset, study: SyntheticStudy) -> None:
+def add_study(dataset: Dataset, study: SyntheticStudy) -> None:
     """Add the patient and study modules (PS3.3 C.7.1.1, C.7.2.1)."""
     dataset.PatientName = study.patient_name
     dataset.PatientID = study.patient_id
@@ -231,7 +231,8 @@ def _decimal(value: float) -> float:
     return round(float(value), 6) + 0.0
 
 
-def _file_meta(dataset: Dataset) -> FileMetaDataset:
+def file_meta_of(dataset: Dataset) -> FileMetaDataset:
+    """Return the file meta information of an image in explicit VR little endian (PS3.10 7.1)."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
