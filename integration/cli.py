@@ -34,6 +34,7 @@ from rich.table import Table
 
 from dicom_node.errors import PrereadError
 from dicom_node.rules import Priority
+from integration.demo_studies import DemoStudy
 from integration.models_cli import models_app
 from integration.settings import Settings, load_settings
 from integration.training_cli import evaluate, train
@@ -104,22 +105,29 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the study, the results and the previews.")] = Path(
         "demo-output"
     ),
+    study: Annotated[DemoStudy, typer.Option(help="Which synthetic study.")] = DemoStudy.BRAIN_MR,
 ) -> None:
-    """Send a synthetic brain MR through the whole node and show what comes out."""
+    """Send a synthetic study through the whole node and show what comes out."""
     from integration.app import Node
-    from integration.demo import clear_folder, embedded_settings, send_to_node, write_demo_study
+    from integration.demo import (
+        clear_folder,
+        embedded_settings,
+        require_demo_model,
+        send_to_node,
+        write_demo_study,
+    )
 
     _quiet_logging()
     began = time.monotonic()
     clear_folder(out)
-    with _progress() as report:
+    with _progress() as report, Node(embedded_settings(out), observer=_per_model(report)) as node:
+        require_demo_model(node, study)
         report("making the study", 0, 1)
-        files = write_demo_study(out / "study")
+        files = write_demo_study(out / "study", study)
         report("making the study", 1, 1)
-        with Node(embedded_settings(out), observer=_per_model(report)) as node:
-            node.start()
-            send_to_node(node, files, report)
-            reports = _finish(node, out, began, report)
+        node.start()
+        send_to_node(node, files, report)
+        reports = _finish(node, out, began, report)
     _show_reports(reports)
 
 
@@ -470,24 +478,33 @@ def _show_reports(reports: list[Any]) -> None:
 
 
 def _show_analysis(analysis: Any) -> None:
-    table = Table(
-        "finding",
-        "side",
-        "volume",
-        "long axis",
-        "perpendicular",
-        "confidence",
-        title=f"{analysis.model.title} {analysis.model.version}",
-    )
+    headings = ("finding", "presence", "side", "volume", "long axis", "perpendicular", "confidence")
+    rows = []
     for finding in analysis.findings:
         values = {m.quantity: f"{m.value:.1f} {m.unit}" for m in finding.measurements}
-        table.add_row(
-            f"{finding.finding_id} {finding.concept}",
-            str(finding.laterality or ""),
-            *(values.get(quantity, "") for quantity in ("volume", "long_axis", "perpendicular_axis")),
-            f"{finding.confidence:.2f}" if finding.confidence is not None else "",
+        rows.append(
+            (
+                f"{finding.finding_id} {finding.concept}",
+                str(finding.presence),
+                str(finding.laterality or ""),
+                *(values.get(quantity, "") for quantity in ("volume", "long_axis", "perpendicular_axis")),
+                f"{finding.confidence:.2f}" if finding.confidence is not None else "",
+            )
         )
+    shown = [index for index, _ in enumerate(headings) if index == 0 or any(row[index] for row in rows)]
+    table = Table(*(headings[i] for i in shown), title=f"{analysis.model.title} {analysis.model.version}")
+    for row in rows:
+        table.add_row(*(row[index] for index in shown))
     out_console.print(table)
+    for estimate in analysis.estimates:
+        chances = ", ".join(f"{name} {chance:.0%}" for name, chance in estimate.probabilities)
+        out_console.print(
+            f"{estimate.scale}: {estimate.value}" + (f" ({chances})" if chances else ""), highlight=False
+        )
+    if analysis.triage is not None:
+        out_console.print(f"triage: {analysis.triage.risk} ({analysis.triage.score:.2f})", highlight=False)
+    for doubt in analysis.doubts:
+        out_console.print(f"[yellow]doubt[/] {doubt.sentence}", highlight=False)
     for note in analysis.notes:
         out_console.print(f"note: {note}", highlight=False)
 

@@ -19,16 +19,15 @@ from dicom_node.errors import PermanentError
 from dicom_node.intake import Provenance
 from dicom_node.ledger import RunRow, RunState
 from dicom_node.part10 import split_part10
-from dicom_node.phantom import brain_mr_study
 from inference.findings import Analysis
 from integration.app import Node
 from integration.connections import DimsePeer
+from integration.demo_studies import DEMO_MODELS, DemoStudy, draw_demo_study
 from integration.destinations import FolderSettings
 from integration.sending import Sent, send_files
 from integration.settings import CompletenessSection, DicomSection, HttpSection, Settings
 from reporting.overview import preview_png
 
-DEMO_SEED: Final = 7
 _ENDED = frozenset({RunState.DONE, RunState.QUARANTINED})
 _LOOK_EVERY_S: Final = 0.1
 _DEMO_QUIET_PERIOD_S: Final = 1.0
@@ -64,11 +63,27 @@ def embedded_settings(out: Path, *, quiet_period_s: float = _DEMO_QUIET_PERIOD_S
     )
 
 
-def write_demo_study(folder: Path) -> list[Path]:
-    """Write the synthetic brain MR study as Part 10 files; return them in order."""
+def require_demo_model(node: Node, kind: DemoStudy) -> None:
+    """Check that a model for a demo study is installed.
+
+    Raises
+    ------
+    NothingToReadError
+        If none is.
+    """
+    wanted = DEMO_MODELS[kind]
+    if not set(node.catalogue.newest) & set(wanted):
+        raise NothingToReadError(
+            f"The demo {kind} needs the model {' or '.join(wanted)}: install it in the models folder "
+            "(`preread models list` shows what is there)."
+        )
+
+
+def write_demo_study(folder: Path, kind: DemoStudy = DemoStudy.BRAIN_MR) -> list[Path]:
+    """Write a synthetic study as Part 10 files; return them in order."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for number, dataset in enumerate(brain_mr_study(DEMO_SEED).datasets, start=1):
+    for number, dataset in enumerate(draw_demo_study(kind), start=1):
         path = folder / f"{number:03d}-{dataset.SeriesNumber}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         files.append(path)
