@@ -91,7 +91,9 @@ _TISSUE_AT_BORDER: Final = (0.6, 0.85)
 _UNIFORM: Final = (-0.4, -0.2)
 """Negative contrast (5th to 95th percentile over the median) above which a body is doubted, and blocked."""
 
-_RIM_PX: Final = 8
+_RIM_SHARE: Final = 1 / 32
+"""Rim of the body, as a share of the matrix, that is left out: its partial volumes are no contrast."""
+
 _OPENING_PX: Final = 2
 _AXIAL_COSINE: Final = 0.8
 """Slices whose normal lies nearer to the body's axis than this cosine count as axial."""
@@ -369,7 +371,8 @@ def _head_mr(volume: Volume) -> tuple[Doubt, ...]:
     if outline is None:
         return (*doubts, _doubt(Caveat.NOT_A_PATIENT, "The MR images show no body", blocks=True))
     doubts += _head_size(volume, outline)
-    values = array[outline.index][ndimage.binary_erosion(outline.mask, iterations=_RIM_PX)]
+    rim = max(round(min(array.shape[1:]) * _RIM_SHARE), 1)
+    values = array[outline.index][ndimage.binary_erosion(outline.mask, iterations=rim)]
     if values.size and not is_blocked(doubts):
         fifth, median, last = np.percentile(values, (5, 50, 95))
         contrast = float((last - fifth) / max(abs(median - low), 1e-6))
