@@ -157,6 +157,8 @@ def score_label(
     targets: Targets,
     patients: Sequence[str],
     threshold: float,
+    *,
+    resamples: int = _RESAMPLES,
 ) -> LabelScore:
     """Score (N,) probabilities of one label against (N,) targets; the interval resamples patients."""
     calls, truth = torch.from_numpy(probabilities >= threshold).int(), torch.from_numpy(targets).int()
@@ -165,7 +167,9 @@ def score_label(
         positives=int(targets.sum()),
         images=len(targets),
         auc=patient_interval(
-            lambda chosen: area_under_curve(probabilities[chosen], targets[chosen]), patients
+            lambda chosen: area_under_curve(probabilities[chosen], targets[chosen]),
+            patients,
+            resamples=resamples,
         ),
         threshold=threshold,
         f1=float(binary_f1_score(calls, truth)),
@@ -184,7 +188,12 @@ def hamming_loss(probabilities: Scores, targets: Targets, thresholds: Sequence[f
 
 
 def binary_scores(
-    probabilities: npt.NDArray[np.float32], targets: Targets, patients: Sequence[str], threshold: float
+    probabilities: npt.NDArray[np.float32],
+    targets: Targets,
+    patients: Sequence[str],
+    threshold: float,
+    *,
+    resamples: int = _RESAMPLES,
 ) -> dict[str, Interval]:
     """Score a two-class model: AUC, sensitivity, specificity, Matthews' coefficient and Cohen's kappa.
 
@@ -200,11 +209,15 @@ def binary_scores(
     calls, truth = torch.from_numpy(probabilities >= threshold).int(), torch.from_numpy(targets).int()
 
     def of(metric: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Interval:
-        return patient_interval(lambda chosen: float(metric(calls[chosen], truth[chosen])), patients)
+        return patient_interval(
+            lambda chosen: float(metric(calls[chosen], truth[chosen])), patients, resamples=resamples
+        )
 
     return {
         "auc": patient_interval(
-            lambda chosen: area_under_curve(probabilities[chosen], targets[chosen]), patients
+            lambda chosen: area_under_curve(probabilities[chosen], targets[chosen]),
+            patients,
+            resamples=resamples,
         ),
         "sensitivity": of(binary_recall),
         "specificity": of(binary_specificity),

@@ -41,6 +41,7 @@ from inference.training.classification_cards import (
     read_card_template,
 )
 from inference.training.classification_metrics import binary_scores, choose_threshold
+from inference.training.command_line import command_line
 from inference.training.metrics import Interval
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
 from inference.training.run_files import override, write_card, write_json, write_weights
@@ -54,7 +55,14 @@ FOLDS: Final = 5
 _SPLIT_SEED: Final = 20261122
 _LESION: Final = "haemorrhage"
 
-_SCHEDULE: Final = Schedule(epochs=16, batch_size=8, peak_rate=1e-3, pretrained_rate=3e-4, average_decay=0.97)
+_SCHEDULE: Final = Schedule(
+    epochs=10,
+    batch_size=8,
+    peak_rate=1e-3,
+    pretrained_rate=3e-4,
+    frozen=("encoder.conv_stem", "encoder.bn1", "encoder.blocks.0", "encoder.blocks.1", "encoder.blocks.2"),
+    average_decay=0.95,
+)
 _AUGMENTATION: Final = Augmentation(rotation_degrees=15.0, scale=0.1, contrast=0.3, brightness=0.4)
 
 
@@ -86,7 +94,7 @@ class HeadCtConfig:
     arguments: dict[str, JsonValue] = field(
         default_factory=lambda: {"in_channels": 1, "out_channels": 1, "dropout": 0.3}
     )
-    matrix: int = 192
+    matrix: int = 160
     schedule: Schedule = _SCHEDULE
     augmentation: Augmentation = _AUGMENTATION
     seed: int = 20261122
@@ -287,3 +295,7 @@ def _table(scores: dict[str, Interval], title: str) -> Table:
             name, f"{score.mean:.3f}", f"[{score.low:.3f}, {score.high:.3f}] n={score.count} groups"
         )
     return table
+
+
+if __name__ == "__main__":
+    command_line(RECIPE)()

@@ -27,6 +27,9 @@ _KERAS_MEANS_BGR: Final = (103.939, 116.779, 123.68)
 
 _WHITE: Final = 255.0
 
+_STEM_GAIN: Final = 1.0 / 16.0
+"""By this the first filters are made smaller, so that the variances after them fit 16-bit floats."""
+
 _OPEN_GATE: Final = 2.0
 """Bias of a gate at the start: sigmoid 0.88, where its slope is still large enough to learn."""
 
@@ -93,6 +96,9 @@ def _load_stem(network: ResNet50Classifier, weights: Weights) -> None:
     offsets = _WHITE * GREY_MEAN - np.asarray(_KERAS_MEANS_BGR, dtype=np.float32)
     shift = np.einsum("ocyx,c->o", kernel, offsets)
     _load_normalisation(stem.bn1, weights, "bn_conv1", _take(weights, "conv1/bias") + shift)
+    stem.conv1.weight.mul_(_STEM_GAIN)
+    stem.bn1.running_mean.mul_(_STEM_GAIN)
+    stem.bn1.running_var.add_(stem.bn1.eps).mul_(_STEM_GAIN**2).sub_(stem.bn1.eps)
 
 
 def _load_normalisation(
