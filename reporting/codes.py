@@ -90,6 +90,8 @@ _SNOMED: Final = "SNOMED CT (not in PS3.16)"
 # Document titles
 IMAGING_MEASUREMENT_REPORT: Final = _dcm("126000", "Imaging Measurement Report", "CID 7021")
 ONCOLOGY_MEASUREMENT_REPORT: Final = _dcm("126001", "Oncology Measurement Report", "CID 7021")
+#: CID 7021 is extensible. OHIF 3.13 shows this title as text, and one of 126000 without a group not at all.
+EVALUATION_REPORT: Final = _private("EVALUATION_REP", "Imaging Qualitative Evaluation Report")
 DIAGNOSTIC_IMAGING_REPORT: Final = _ln("18748-4", "Diagnostic Imaging Report", "CID 7000")
 
 # Sections of the narrative and their elements

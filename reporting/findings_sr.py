@@ -1,9 +1,10 @@
-"""Pure. Boxes and labels as a Comprehensive 3D SR document that viewers open: title (126000,DCM).
+"""Pure. Boxes and labels as Comprehensive 3D SR documents that viewers open.
 
-One TID 1410 group per box: a closed polyline of five points, its purpose, the finding, the
-site, and the label with its confidence as a comment. No numbers: OHIF 3.13 does not hydrate
-a box that has one beside it. Labels without a place stand in the Qualitative Evaluations at
-the root, because a group without coordinates leaves that viewer black.
+One TID 1410 group per box, title (126000,DCM): a closed polyline of five points, its purpose,
+the finding, the site, and the label with its confidence as a comment. No numbers: OHIF 3.13
+does not hydrate a box that has one beside it. Labels without a place stand in the Qualitative
+Evaluations at the root, because a group without coordinates leaves that viewer black; and where
+there is no box at all the title is another, because so does a document without any group.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def encode_findings(
         *_evidence(boxed, labels, sources),
         *(heatmap for answer in answers for heatmap in heatmaps.get(answer, ())),
     ]
-    return encode_report(codes.IMAGING_MEASUREMENT_REPORT, groups, evidence, envelope, evaluations)
+    title = codes.IMAGING_MEASUREMENT_REPORT if groups else codes.EVALUATION_REPORT
+    return encode_report(title, groups, evidence, envelope, evaluations)
 
 
 def boxed_findings(analysis: Analysis) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Pure. The gate's check of SR documents: flags, observers, notice, and the shapes that viewers take.
 
-The viewer rules are measured on OHIF 3.13: a measurement report with one group
-without coordinates leaves a black viewport without a message, groups that share a
+The viewer rules are measured on OHIF 3.13: a measurement report with one group without
+coordinates, or without any group, leaves a black viewport, groups that share a
 Tracking Unique Identifier are merged, and coordinates are found only if their image is
 SELECTED FROM.
 """
@@ -72,14 +72,15 @@ def _check_notice(result: ResultObject) -> Iterator[Violation]:
 def _check_groups(result: ResultObject, evidence: Evidence) -> Iterator[Violation]:
     groups = [item for item in _items(result.dataset) if _named(item, codes.MEASUREMENT_GROUP)]
     evaluations = [item for item in _items(result.dataset) if _named(item, codes.QUALITATIVE_EVALUATIONS)]
-    if not groups and not (evaluations and result.kind is ResultKind.FINDINGS):
+    is_opened_by_groups = _named(result.dataset, codes.IMAGING_MEASUREMENT_REPORT)
+    if not groups and (is_opened_by_groups or not evaluations):
         yield object_violation(result, "groups", "There is no measurement group.")
     uids = [_tracking_uid(group) for group in groups]
     if not all(uids):
         yield object_violation(result, "tracking", "A group has no Tracking Unique Identifier.")
     if len(set(uids)) != len(uids):
         yield object_violation(result, "tracking", "Two groups share a Tracking Unique Identifier.")
-    if _named(result.dataset, codes.IMAGING_MEASUREMENT_REPORT):
+    if is_opened_by_groups:
         for group in groups:
             yield from _check_coordinates(result, group, evidence)
             if result.kind is ResultKind.FINDINGS:

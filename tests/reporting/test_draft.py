@@ -163,7 +163,7 @@ def test_triage_is_read_first():
     report = draft_of(make_detection_case())
     assert report.sections[0].name is SectionName.PRIORITY
     assert report.sections[0].text.startswith("Triage: high risk")
-    assert [s.name for s in draft_of(make_outlined_detection_case()).sections][0] is SectionName.PROCEDURE
+    assert draft_of(make_outlined_detection_case()).sections[0].name is SectionName.PROCEDURE
 
 
 def test_an_area_is_told_where_there_is_no_segmentation():

@@ -103,6 +103,7 @@ def test_the_models_own_side_is_coded():
 
 def test_labels_are_qualitative_evaluations_and_no_groups():
     document = document_of(make_label_case())
+    assert concept_of(document) == "EVALUATION_REP"
     assert not groups_of(document)
     container = next(item for item in document.ContentSequence if concept_of(item) == "C0034375")
     said = {
@@ -126,7 +127,7 @@ def test_private_codes_are_declared():
     document = document_of(make_label_case())
     (scheme,) = document.CodingSchemeIdentificationSequence
     assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeUID) == (PRIVATE_SCHEME, PRIVATE_SCHEME_UID)
-    assert "CodingSchemeIdentificationSequence" not in document_of(make_head_ct_case())
+    assert "CodingSchemeIdentificationSequence" not in document_of(make_outlined_detection_case())
 
 
 def test_a_doubt_stands_in_the_document():
