@@ -44,9 +44,10 @@ e2e: $(COMPANIONS) ## Real Orthanc, OHIF in Chromium, FHIR server, PostgreSQL an
 durability: $(COMPANIONS) ## Kill tests: SIGKILL at every step boundary and at random times
 	$(BIN)/pytest --timeout=3000 -s -m durability
 
-bench: $(COMPANIONS) ## Receive rate beside Orthanc and storescp, and the node's overhead per study
+bench: $(COMPANIONS) ## Receive rate beside Orthanc and storescp, overhead per study, speed of every model
 	$(BIN)/python benchmarks/receive.py --repeats 3
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/models.py
 
 serve-stack: $(COMPANIONS) ## Node + Orthanc + OHIF + FHIR server on this Debian machine, without Docker
 	$(BIN)/python -m orthanc.serve_stack

@@ -6,7 +6,7 @@ sharpness of prepared images, and no meaning. What a model says about them is no
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from inference.findings import FrameReference, Outcome
 from inference.packages import ModelPackage, ModelPackageError
 from inference.radiograph import Radiograph
 from inference.reading import VOLUMETRIC, StudyImages, read_study
-from inference.runner import Prediction, Runner
+from inference.runner import Prediction, Progress, Runner
 from inference.volume import Volume
 
 _SEED: Final = 20261125
@@ -35,6 +35,8 @@ _RANGES: Final = {
 
 _CT_RANGE_HU: Final = (-1000.0, 80.0)
 _MR_RANGE: Final = (0.0, 1000.0)
+_ROUNDING: Final = 1e-4
+"""By which a probability may exceed 1."""
 
 
 def example_batch(package: ModelPackage, count: int = 1) -> npt.NDArray[np.float32]:
@@ -83,35 +85,51 @@ def rehearse(package: ModelPackage, runner: Runner) -> Outcome:
     """
     card = package.card
     where = f"{card.name}/{card.version}"
+    checked = cast("Runner", _CheckedRunner(package, runner)) if card.task == "segmentation" else runner
     try:
-        if card.task == "segmentation":
-            _check_output(package, runner)
-        return read_study(package, example_study(package), runner, _STUDY_UID)
+        return read_study(package, example_study(package), checked, _STUDY_UID)
     except ModelPackageError:
         raise
     except PermanentError as exc:
         raise ModelPackageError(f"{where} does not read a made-up study: {exc}") from exc
+    except (RuntimeError, ValueError, TypeError, LookupError) as exc:  # what any network may raise
+        raise ModelPackageError(f"{where} fails on a made-up study: {type(exc).__name__}: {exc}") from exc
 
 
-def _check_output(package: ModelPackage, runner: Runner) -> None:
-    """Refuse a segmentation network whose output does not lie on its input, or is undefined."""
-    batch = example_batch(package)
-    is_volume = package.card.input.dimensions == VOLUMETRIC
-    prediction: Prediction = (
-        runner.predict_volume(package, batch[0]) if is_volume else runner.predict(package, batch)
-    )
-    wanted = (len(package.card.labels), *batch.shape[2:])
-    given = prediction.probabilities.shape if is_volume else prediction.probabilities.shape[1:]
-    where = f"{package.card.name}/{package.card.version}"
-    if given != wanted:
-        raise ModelPackageError(
-            f"{where}: the network gives {given} for an input of {batch.shape[1:]}, the card says {wanted}."
-        )
-    values = prediction.probabilities
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1 + 1e-4:
-        raise ModelPackageError(
-            f"{where}: the network's answer is no probability: correct network.activation on the card."
-        )
+class _CheckedRunner:
+    """A runner for segmentation that refuses an answer which does not lie on its input, or is undefined."""
+
+    def __init__(self, package: ModelPackage, runner: Runner) -> None:
+        self._where = f"{package.card.name}/{package.card.version}"
+        self._labels = len(package.card.labels)
+        self._runner = runner
+        self.borrow = runner.borrow
+
+    def predict(
+        self, package: ModelPackage, batch: npt.NDArray[np.float32], progress: Progress | None = None
+    ) -> Prediction:
+        prediction = self._runner.predict(package, batch, progress)
+        self._check(prediction.probabilities, (len(batch), self._labels, *batch.shape[2:]))
+        return prediction
+
+    def predict_volume(
+        self, package: ModelPackage, volume: npt.NDArray[np.float32], progress: Progress | None = None
+    ) -> Prediction:
+        prediction = self._runner.predict_volume(package, volume, progress)
+        self._check(prediction.probabilities, (self._labels, *volume.shape[1:]))
+        return prediction
+
+    def _check(self, given: npt.NDArray[np.float32], wanted: tuple[int, ...]) -> None:
+        if given.shape != wanted:
+            raise ModelPackageError(
+                f"{self._where}: the network's answer has the shape {given.shape}, but input and card "
+                f"want {wanted}."
+            )
+        if not np.isfinite(given).all() or given.min() < 0 or given.max() > 1 + _ROUNDING:
+            raise ModelPackageError(
+                f"{self._where}: the network's answer is no probability: correct network.activation on "
+                "the card."
+            )
 
 
 def example_study(package: ModelPackage) -> StudyImages:

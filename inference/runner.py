@@ -384,7 +384,8 @@ class Runner:
             device="cpu",
         )
         try:
-            blended = inferer(torch.from_numpy(np.ascontiguousarray(volume))[None], look)
+            with torch.inference_mode():
+                blended = inferer(torch.from_numpy(np.ascontiguousarray(volume))[None], look)
         except torch.OutOfMemoryError:
             return None
         return cast("torch.Tensor", blended)
