@@ -286,11 +286,7 @@ def _candidates(
     thresholds = np.array([card.threshold_of(label) for label in card.labels])
     kept = np.flatnonzero(scores >= thresholds[found.classes])
     kept = kept[np.argsort(-scores[kept], kind="stable")][: borrowed.options.max_findings]
-    deviations = (
-        _spread(borrowed, film, image, found.boxes[kept], found.classes[kept])
-        if card.doubt.dropout_passes and len(kept)
-        else [None] * len(kept)
-    )
+    deviations = _spread(borrowed, film, image, found.boxes[kept], found.classes[kept])
     corners = placement(film, card.input.matrix).to_image(found.boxes[kept])
     return [
         _Candidate(
@@ -304,29 +300,65 @@ def _candidates(
     ]
 
 
+def spread_of_boxes(
+    detector: RadiographDetector,
+    image: npt.NDArray[np.float32],
+    boxes: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.int64],
+    *,
+    passes: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> list[float]:
+    """Return how much each box's class probability varies when dropout is on in the box head.
+
+    Parameters
+    ----------
+    detector : RadiographDetector
+        In evaluation mode.
+    image : ndarray
+        (1, S, S) float32 prepared radiograph.
+    boxes, classes : ndarray
+        (N, 4) float32 on it, N at least 1, and (N,) int64 from 0.
+    passes, seed : int
+        Monte-Carlo passes, and the seed of what they drop.
+    device : torch.device or str
+        Where the network is.
+
+    Returns
+    -------
+    list of float
+        N standard deviations, 0 to 0.5.
+    """
+    places, columns = torch.from_numpy(boxes).to(device), torch.from_numpy(classes).to(device)
+    rows = torch.arange(len(classes), device=device)
+    shape = (image.shape[-2], image.shape[-1])
+    with torch.inference_mode():
+        features = detector.features(_tensor(image, device))
+    _, deviations = dropout_deviation(
+        detector, lambda: detector.region_scores(features, places, shape)[rows, columns], passes, seed
+    )
+    return [float(deviation) for deviation in deviations]
+
+
 def _spread(
     borrowed: _Borrowed,
     film: Radiograph,
     image: npt.NDArray[np.float32],
     boxes: npt.NDArray[np.float32],
     classes: npt.NDArray[np.int64],
-) -> list[float]:
-    """Return how much each box's class probability varies when dropout is on."""
-    detector, device = borrowed.detector, borrowed.device
-    places = torch.from_numpy(boxes).to(device)
-    shape = (image.shape[-2], image.shape[-1])
-    rows = torch.arange(len(classes), device=device)
-    columns = torch.from_numpy(classes).to(device)
-    with torch.inference_mode():
-        features = detector.features(_tensor(image, device))
-    seed = int.from_bytes(hashlib.sha256(film.frame.sop_instance_uid.encode()).digest()[:_SEED_BYTES], "big")
-    _, deviations = dropout_deviation(
-        detector,
-        lambda: detector.region_scores(features, places, shape)[rows, columns],
-        borrowed.package.card.doubt.dropout_passes,
-        seed,
+) -> list[float | None]:
+    """Return the spread of a film's boxes; the seed follows from the image, so a re-run says the same."""
+    passes = borrowed.package.card.doubt.dropout_passes
+    if passes < 2 or not len(classes):  # noqa: PLR2004 - one pass has no deviation
+        return [None] * len(classes)
+    digest = hashlib.sha256(film.frame.sop_instance_uid.encode()).digest()
+    seed = int.from_bytes(digest[:_SEED_BYTES], "big")
+    return list(
+        spread_of_boxes(
+            borrowed.detector, image, boxes, classes, passes=passes, seed=seed, device=borrowed.device
+        )
     )
-    return [float(deviation) for deviation in deviations]
 
 
 def _unfamiliar(borrowed: _Borrowed, prepared: Sequence[npt.NDArray[np.float32]]) -> tuple[Doubt, ...]:
@@ -467,12 +499,27 @@ def find_boxes(
     FoundBoxes
         Boxes on the input, best first.
     """
+    readings = read_image(network, image, device, mirror=options.mirror)
+    return combine_readings(readings, image.shape[-1], options)
+
+
+def read_image(
+    network: RadiographDetector,
+    image: npt.NDArray[np.float32],
+    device: torch.device | str = "cpu",
+    *,
+    mirror: bool = False,
+) -> list[FoundBoxes]:
+    """Read a (1, S, S) prepared radiograph, and its mirror image where asked; boxes lie on the image."""
     readings = [_read(network, image, device)]
-    if options.mirror:
+    if mirror:
         readings.append(_mirrored(_read(network, image[..., ::-1], device), image.shape[-1]))
-    fused = (
-        readings[0] if len(readings) == 1 else fuse_boxes(readings, image.shape[-1], options.fusion_overlap)
-    )
+    return readings
+
+
+def combine_readings(readings: list[FoundBoxes], side: int, options: DetectionOptions) -> FoundBoxes:
+    """Fuse several readings of one image of ``side`` pixels, and gate the result."""
+    fused = readings[0] if len(readings) == 1 else fuse_boxes(readings, side, options.fusion_overlap)
     return gate_boxes(fused, options)
 
 

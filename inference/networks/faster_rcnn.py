@@ -102,7 +102,7 @@ class RadiographDetector(nn.Module):
             "box_score_thresh": score_threshold,
             "box_nms_thresh": overlap,
             "box_detections_per_img": boxes_per_image,
-            "box_batch_size_per_image": 128,
+            "box_batch_size_per_image": 64,
             "rpn_pre_nms_top_n_train": 1000,
             "rpn_pre_nms_top_n_test": 500,
             "rpn_post_nms_top_n_train": 500,
@@ -293,7 +293,7 @@ class _Lite0Pyramid(nn.Module):
         self.body = timm.create_model(
             "tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=_LITE0_STAGES
         )
-        widths = self.body.feature_info.channels()
+        widths: list[int] = cast("Any", self.body).feature_info.channels()
         self.fpn = FeaturePyramidNetwork(
             widths, channels, extra_blocks=LastLevelP6P7(channels, channels), norm_layer=nn.BatchNorm2d
         )

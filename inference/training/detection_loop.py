@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
@@ -22,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from dicom_node.errors import PermanentError
-from inference.detection import DetectionOptions, find_boxes
+from inference.detection import DetectionOptions, FoundBoxes, find_boxes
 from inference.networks.faster_rcnn import RadiographDetector, freeze_beginning
 from inference.radiograph_preparation import Placement, prepare_grey
 from inference.training.chest_xray import NIH_BOX_CLASSES, Film, Readers, read_film, read_films
@@ -471,7 +472,6 @@ def score_films(
     films: Sequence[Film],
     config: DetectionConfig,
     *,
-    options: DetectionOptions | None = None,
     cache: dict[Path, PreparedFilm] | None = None,
     matrix: int | None = None,
 ) -> list[ScoredImage]:
@@ -483,28 +483,34 @@ def score_films(
         prepared = (cache or {}).get(film.path) or prepare_film(film, config)
         if cache is not None and len(cache) < _MOST_CACHED:
             cache[film.path] = prepared
-        image = prepared.image.float()
-        factor = side / image.shape[-1]
-        if side != image.shape[-1]:
-            image = nn.functional.interpolate(
-                image[None], size=(side, side), mode="bilinear", antialias=True
-            )[0]
-        found = find_boxes(network, image.numpy(), options or DetectionOptions(), device)
-        scored.append(
-            ScoredImage(
-                patient_id=film.patient_id,
-                view=film.view,
-                boxes=found.boxes,
-                scores=found.scores,
-                classes=found.classes,
-                true_boxes=prepared.boxes.numpy() * np.float32(factor),
-                true_classes=prepared.labels.numpy() - 1,
-                is_abnormal=not film.is_normal,
-                presence=found.presence,
-                true_presence=prepared.presence.numpy(),
-            )
-        )
+        found = find_boxes(network, at_matrix(prepared, side), DetectionOptions(), device)
+        scored.append(lay_beside(film, prepared, found, side))
     return scored
+
+
+def at_matrix(prepared: PreparedFilm, side: int) -> npt.NDArray[np.float32]:
+    """Return the (1, side, side) float32 image of a prepared film."""
+    image = prepared.image.float()
+    if side != image.shape[-1]:
+        image = nn.functional.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True)[0]
+    return image.numpy()
+
+
+def lay_beside(film: Film, prepared: PreparedFilm, found: FoundBoxes, side: int) -> ScoredImage:
+    """Lay what was found on a film at ``side`` pixels beside what readers drew."""
+    factor = np.float32(side / prepared.image.shape[-1])
+    return ScoredImage(
+        patient_id=film.patient_id,
+        view=film.view,
+        boxes=found.boxes,
+        scores=found.scores,
+        classes=found.classes,
+        true_boxes=prepared.boxes.numpy() * factor,
+        true_classes=prepared.labels.numpy() - 1,
+        is_abnormal=not film.is_normal,
+        presence=found.presence,
+        true_presence=prepared.presence.numpy(),
+    )
 
 
 def _one_cycle(progress: float) -> float:
