@@ -7,7 +7,21 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from reporting_cases import CONTEXT, MODEL, by_kind, make_case, pristine_results
+from reporting_cases import (
+    CONTEXT,
+    MODEL,
+    by_kind,
+    draft_of,
+    make_case,
+    make_fusion_case,
+    make_head_ct_case,
+    make_label_case,
+    make_outlined_detection_case,
+    make_refused_case,
+    make_structure_case,
+    pristine_results,
+    results_of,
+)
 
 from inference.findings import Finding, Presence
 from reporting.context import ResultKind
@@ -15,7 +29,7 @@ from reporting.draft import draft_report
 from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, ReportStatus, SubjectPolicy, WritePolicy, build_bundle
 from reporting.gate import check_bundle
-from reporting.safety import BANNER
+from reporting.safety import BANNER, ESTIMATE_SENTENCE
 
 POLICY = FhirPolicy(patient_id_system="urn:oid:1.2.3.4", accession_system="urn:oid:1.2.3.5")
 
@@ -209,3 +223,103 @@ def test_a_created_patient_has_what_the_header_says(case):
     (patient,) = resources(build(case, replace(POLICY, subject=SubjectPolicy.CREATE)), "Patient")
     assert patient["name"] == [{"family": "Müller", "given": ["Änne"]}]
     assert (patient["gender"], patient["birthDate"]) == ("female", "1960-01-01")
+
+
+# -- boxes, labels, estimates, triage, refusals -----------------------------------------------
+
+
+def bundle_of(case):
+    bundle = build_bundle(
+        [case.analysis],
+        draft_of(case),
+        sources=case.sources,
+        objects=results_of(case),
+        context=CONTEXT,
+        policy=POLICY,
+    )
+    assert check_bundle(bundle) == ()
+    return bundle
+
+
+def codes_of(element):
+    return element["coding"][0]["code"]
+
+
+def observed(bundle, code):
+    return next(o for o in resources(bundle, "Observation") if codes_of(o["code"]) == code)
+
+
+def test_labels_say_whether_they_are_present_with_their_probability():
+    bundle = bundle_of(make_label_case())
+    effusion, pneumothorax = observed(bundle, "60046008"), observed(bundle, "36118008")
+    assert effusion["valueCodeableConcept"]["coding"][0]["display"] == "Present"
+    assert pneumothorax["valueCodeableConcept"]["coding"][0]["display"] == "Absent"
+    numbers = {codes_of(c["code"]): float(c["valueQuantity"]["value"]) for c in effusion["component"]}
+    assert numbers == {"PRESENCE_PROB": 91.0, "386136009": 3.0}
+    assert report_of(bundle)["code"]["coding"][0]["code"] == "30745-4"
+
+
+def test_triage_is_an_observation_and_in_the_conclusion():
+    bundle = bundle_of(make_label_case())
+    triage = observed(bundle, "TRIAGE")
+    assert codes_of(triage["valueCodeableConcept"]) == "75976002"
+    numbers = {codes_of(c["code"]): float(c["valueQuantity"]["value"]) for c in triage["component"]}
+    assert numbers == {"TRIAGE_SCORE": 4.0, "PREDICTIVE_VALUE": 97.0}
+    assert "400 calibration patients" in triage["note"][0]["text"]
+    assert "Triage: low risk" in report_of(bundle)["conclusion"]
+
+
+def test_conclusions_are_signs_and_no_structures():
+    labels = report_of(bundle_of(make_label_case()))["conclusionCode"]
+    assert {codes_of(code) for code in labels} == {"60046008", "112001"}
+    assert "conclusionCode" not in report_of(bundle_of(make_structure_case()))
+
+
+def test_marks_keep_their_certainty_and_area():
+    bundle = bundle_of(make_outlined_detection_case())
+    mass = observed(bundle, "49755003")
+    assert codes_of(mass["valueCodeableConcept"]) == "4147007"
+    assert "111012" in {codes_of(c["code"]) for c in mass["component"]}
+    assert observed(bundle, "42798000")["valueQuantity"]["code"] == "mm2"
+
+
+def test_estimates_have_their_probabilities_and_their_disclaimer():
+    bundle = bundle_of(make_fusion_case())
+    estimated = observed(bundle, "TUMOUR_CLASS")
+    assert codes_of(estimated["valueCodeableConcept"]) == "21594007"
+    assert {codes_of(c["code"]): float(c["valueQuantity"]["value"]) for c in estimated["component"]} == {
+        "P_HEALTHY": 9.0,
+        "P_BENIGN": 20.0,
+        "P_MALIGNANT": 71.0,
+    }
+    assert ESTIMATE_SENTENCE in estimated["note"][0]["text"]
+    hazard = observed(bundle, "RISK_GROUP")["component"][0]["valueQuantity"]
+    assert (float(hazard["value"]), hazard["code"]) == (1.438, "{ratio}")
+
+
+def test_every_study_that_was_read_is_named():
+    bundle = bundle_of(make_fusion_case())
+    studies = resources(bundle, "ImagingStudy")
+    assert [{m["code"] for m in study["modality"]} for study in studies] == [{"CT"}, {"MR"}]
+    report = report_of(bundle)
+    assert len(report["imagingStudy"]) == 2
+    assert report["basedOn"][0]["identifier"]["value"] == "ACC0001"
+    assert studies[1]["identifier"][1]["value"] == "ACC0002"
+
+
+def test_no_answer_is_said_and_nothing_else():
+    bundle = bundle_of(make_refused_case())
+    (observation,) = resources(bundle, "Observation")
+    assert observation["dataAbsentReason"]["coding"][0]["code"] == "not-performed"
+    assert "The images show no head." in observation["note"][0]["text"]
+    report = report_of(bundle)
+    assert report["status"] == "preliminary"
+    assert "No answer was given" in report["conclusion"]
+    assert "conclusionCode" not in report
+
+
+def test_a_doubt_is_a_note_of_every_observation_and_in_the_conclusion():
+    bundle = bundle_of(make_head_ct_case())
+    for observation in resources(bundle, "Observation"):
+        assert "must be doubted" in observation["note"][0]["text"]
+    assert "must be doubted" in report_of(bundle)["conclusion"]

@@ -6,20 +6,27 @@ from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataelem import DataElement
 from reporting_cases import (
     CONTEXT,
+    MAKERS,
     MODEL,
+    OTHER_SERIES_UID,
     concept_of,
     items_of,
     make_case,
+    make_detection_case,
     make_enhanced_case,
+    make_fusion_case,
+    make_head_ct_case,
     pristine_results,
     results_of,
+    violations_of,
 )
 
-from reporting.context import ResultProfile, SegmentationForm
+from reporting.context import ResultKind, ResultProfile, SegmentationForm
 from reporting.draft import draft_report
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import GateError, check_bundle, check_objects, require_valid
@@ -297,3 +304,99 @@ def test_each_fault_of_a_bundle_is_noticed(case, mutate, rule):
     bundle = deepcopy(bundle_of(case))
     mutate(bundle)
     assert rule in {violation.rule for violation in check_bundle(bundle)}
+
+
+# -- boxes, labels, estimates, heat maps ------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_every_kind_of_result_passes(make):
+    assert violations_of(make()) == ()
+
+
+def by_kind_of(objects, kind):
+    return next(o.dataset for o in objects if o.kind is kind)
+
+
+def move_corner(document):
+    region = next(item for item in items_of(document) if item.ValueType == "SCOORD")
+    values = list(region.GraphicData)
+    values[2] += 1
+    region.GraphicData = values
+
+
+def open_ring(document):
+    region = next(item for item in items_of(document) if item.ValueType == "SCOORD")
+    region.GraphicData = list(region.GraphicData)[:8]
+
+
+def leave_image(document):
+    region = next(item for item in items_of(document) if item.ValueType == "SCOORD")
+    region.GraphicData = [value + 60 for value in region.GraphicData]
+
+
+def add_number(document):
+    group(document).ContentSequence.append(pydicom.Dataset())
+    item = group(document).ContentSequence[-1]
+    item.ValueType, item.RelationshipType = "NUM", "CONTAINS"
+
+
+def drop_groups(document):
+    document.ContentSequence = [i for i in document.ContentSequence if concept_of(i) != "126010"]
+
+
+def heat_up(stored):
+    values = np.frombuffer(stored.FloatPixelData, "<f4").copy()
+    values[0] = 1.5
+    stored.FloatPixelData = values.tobytes()
+
+
+def warm_up(stored):
+    values = np.frombuffer(stored.FloatPixelData, "<f4").copy()
+    values[0] = 0.25
+    stored.FloatPixelData = values.tobytes()
+
+
+def move_map(stored):
+    stored.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient[2] += 0.5
+
+
+def rename_quantity(stored):
+    mapping = stored.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0].CodeValue = "130404"
+
+
+FURTHER_MUTATIONS = [
+    (make_detection_case, ResultKind.FINDINGS, move_corner, "box"),
+    (make_detection_case, ResultKind.FINDINGS, open_ring, "box"),
+    (make_detection_case, ResultKind.FINDINGS, leave_image, "coordinates"),
+    (make_detection_case, ResultKind.FINDINGS, add_number, "box"),
+    (make_detection_case, ResultKind.FINDINGS, share_tracking, "tracking"),
+    (make_detection_case, ResultKind.FINDINGS, drop_groups, "groups"),
+    (make_detection_case, ResultKind.HEATMAP, dropping("DerivationDescription"), "banner"),
+    (make_head_ct_case, ResultKind.FINDINGS, dropping("ContentSequence"), "groups"),
+    (make_head_ct_case, ResultKind.HEATMAP, heat_up, "value-range"),
+    (make_head_ct_case, ResultKind.HEATMAP, warm_up, "values"),
+    (make_head_ct_case, ResultKind.HEATMAP, move_map, "place"),
+    (make_head_ct_case, ResultKind.HEATMAP, rename_quantity, "quantity"),
+    (make_head_ct_case, ResultKind.HEATMAP, dropping("FloatPixelData"), "undecodable"),
+    (make_fusion_case, ResultKind.ESTIMATES, setting("VerificationFlag", "VERIFIED"), "report-flag"),
+    (make_fusion_case, ResultKind.ESTIMATES, share_tracking, "tracking"),
+    (make_fusion_case, ResultKind.HEATMAP, setting("StudyID", "OTHER"), "identity"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "mutate", "rule"), FURTHER_MUTATIONS)
+def test_each_fault_of_the_further_results_is_noticed(make, kind, mutate, rule):
+    case = make()
+    objects = results_of(case)
+    mutate(by_kind_of(objects, kind))
+    assert rule in {violation.rule for violation in violations_of(case, objects)}
+
+
+def test_images_of_two_patients_are_noticed():
+    case = make_fusion_case()
+    objects = results_of(case)
+    for header in case.further_series[OTHER_SERIES_UID]:
+        header.PatientID = "SOMEBODY ELSE"
+    assert "patient" in {violation.rule for violation in violations_of(case, objects)}

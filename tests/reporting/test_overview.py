@@ -6,9 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from reporting_cases import by_kind, make_case, make_enhanced_case, mr_series, results_of
+from reporting_cases import (
+    by_kind,
+    make_case,
+    make_detection_case,
+    make_enhanced_case,
+    make_label_case,
+    make_outlined_detection_case,
+    mr_series,
+    results_of,
+)
 
 from inference.findings import FrameReference
+from inference.radiograph import Turn
+from reporting.codes import code_finding
 from reporting.context import ResultKind
 from reporting.errors import UnencodableResultError
 from reporting.geometry import read_plane
@@ -83,3 +94,36 @@ def test_an_image_without_a_position_is_refused(case):
         read_plane(case.series, case.mask.frames[0])
     with pytest.raises(UnencodableResultError, match="headers"):
         read_plane(case.series, FrameReference(sop_instance_uid="1.2"))
+
+
+def test_a_radiograph_is_shown_with_its_boxes():
+    case = make_detection_case()
+    stored = by_kind(results_of(case))[ResultKind.OVERVIEW]
+    (image,) = stored.SourceImageSequence
+    assert image.ReferencedSOPInstanceUID == case.series[0].SOPInstanceUID
+    assert "NOT REVIEWED" in stored.DerivationDescription
+    for finding in case.analysis.findings:
+        colour = code_finding(finding.concept).rgb
+        assert (stored.pixel_array == colour).all(axis=-1).sum() > 200
+
+
+def test_a_mask_on_a_radiograph_is_tinted_and_has_no_segmentation():
+    case = make_outlined_detection_case()
+    assert ResultKind.SEGMENTATION not in by_kind(results_of(case))
+    plain = replace(case, reading=replace(case.reading, mask=None))
+    tinted, untinted = (draw_overview(c.reading, c.series).astype(int) for c in (case, plain))
+    assert (abs(tinted - untinted).sum(axis=-1) > 30).sum() > 5000
+
+
+def test_boxes_are_drawn_on_the_upright_image():
+    case = make_detection_case()
+    turn = Turn(flips_columns=True)
+    mirrored = tuple(replace(radiograph, turn=turn) for radiograph in case.reading.radiographs)
+    there = replace(case.reading, radiographs=mirrored)
+    colour = code_finding("nodule").rgb
+    boxes = [(draw_overview(r, case.series)[:900] == colour).all(axis=-1) for r in (case.reading, there)]
+    assert np.nonzero(boxes[0])[1].mean() < np.nonzero(boxes[1])[1].mean()
+
+
+def test_labels_alone_have_no_picture():
+    assert ResultKind.OVERVIEW not in by_kind(results_of(make_label_case()))

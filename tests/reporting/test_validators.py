@@ -7,7 +7,20 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from reporting_cases import CONTEXT, make_case, make_enhanced_case, pristine_results, results_of
+from reporting_cases import (
+    CONTEXT,
+    MAKERS,
+    draft_of,
+    make_case,
+    make_detection_case,
+    make_enhanced_case,
+    make_fusion_case,
+    make_head_ct_case,
+    make_label_case,
+    make_structure_case,
+    pristine_results,
+    results_of,
+)
 from validators import run_dciodvfy, run_dcmqi, run_fhir_validators, run_pixelmed
 
 from inference.findings import Measurement, Quantity
@@ -47,7 +60,8 @@ def bundle_of(case, **policy):
 
 
 @pytest.mark.parametrize(
-    "make", [make_case, make_enhanced_case, single_finding_case, lambda: make_case().without_findings()]
+    "make",
+    [*MAKERS, make_enhanced_case, single_finding_case, lambda: make_case().without_findings()],
 )
 def test_dciodvfy_finds_no_error(make, tmp_path):
     for path in written(results_of(make()), tmp_path).values():
@@ -64,6 +78,20 @@ def test_dciodvfy_is_awake(tmp_path):
 @pytest.mark.parametrize("kind", REPORTS)
 def test_pixelmed_finds_no_error(kind, tmp_path):
     assert run_pixelmed(written(pristine_results(), tmp_path)[kind]) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (make_detection_case, ResultKind.FINDINGS),
+        (make_label_case, ResultKind.FINDINGS),
+        (make_head_ct_case, ResultKind.KEY_IMAGES),
+        (make_fusion_case, ResultKind.ESTIMATES),
+        (make_structure_case, ResultKind.VOLUMES),
+    ],
+)
+def test_pixelmed_finds_no_error_in_the_further_reports(make, kind, tmp_path):
+    assert run_pixelmed(written(results_of(make()), tmp_path)[kind]) == []
 
 
 def test_dcmqi_reads_the_segments(case, tmp_path):
@@ -97,6 +125,20 @@ def test_a_label_map_is_written_as_the_standard_says(case, tmp_path):
 @pytest.mark.parametrize("subject", SubjectPolicy)
 def test_fhir_validators_find_no_error(case, write, subject):
     assert run_fhir_validators(bundle_of(case, write=write, subject=subject)) == {"medplum": [], "fhir": []}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_fhir_validators_find_no_error_in_any_kind_of_report(make):
+    case = make()
+    bundle = build_bundle(
+        [case.analysis],
+        draft_of(case),
+        sources=case.sources,
+        objects=results_of(case),
+        context=CONTEXT,
+        policy=FhirPolicy(patient_id_system="urn:oid:1.2.3"),
+    )
+    assert run_fhir_validators(bundle) == {"medplum": [], "fhir": []}
 
 
 def test_fhir_validators_find_no_error_in_a_study_with_little_in_its_header(case):
