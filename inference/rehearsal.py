@@ -1,29 +1,33 @@
 """Pure. A dry run of a package on made-up images, so that what cannot run is refused before a study comes.
 
-The images are a smooth body with texture on an empty background: they have the shape, the range and the
-sharpness of prepared images, and no meaning. What a model says about them is not looked at, its form is.
+Studies are the phantoms of the demonstration. A batch is a smooth body with texture on an empty background:
+it has the shape, the range and the sharpness of prepared images. Of an answer only the form is looked at.
 """
 
 from __future__ import annotations
 
-from typing import Final, cast
+from dataclasses import replace
+from functools import cache
+from typing import Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from dicom_node.chest_phantom import chest_study
 from dicom_node.errors import PermanentError
-from inference.cards import RoleCard
+from dicom_node.phantom import brain_mr_study, head_ct_study
 from inference.findings import FrameReference, Outcome
 from inference.packages import ModelPackage, ModelPackageError
-from inference.radiograph import Radiograph
+from inference.radiograph import Radiograph, read_radiographs
 from inference.reading import VOLUMETRIC, StudyImages, read_study
 from inference.runner import Prediction, Progress, Runner
-from inference.volume import Volume
+from inference.volume import Volume, read_volume
 
 _SEED: Final = 20261125
-_SLICES: Final = 4
-_RADIOGRAPH_SIDE: Final = 512
+_FEWEST_SLICES: Final = 12
+_MATRIX: Final = 128
+_LARGEST_SIDE: Final = 96
 _STUDY_UID: Final = "2.25.1"
 _RANGES: Final = {
     "mr_tissue": (-2.0, 2.0),
@@ -85,23 +89,27 @@ def rehearse(package: ModelPackage, runner: Runner) -> Outcome:
     """
     card = package.card
     where = f"{card.name}/{card.version}"
-    checked = cast("Runner", _CheckedRunner(package, runner)) if card.task == "segmentation" else runner
+    checked = _CheckedRunner(package, runner)
     try:
-        return read_study(package, example_study(package), checked, _STUDY_UID)
+        outcome = read_study(package, example_study(package), cast("Runner", checked), _STUDY_UID)
+        if outcome.analysis.is_refused and card.task == "classification":
+            checked.predict(package, example_batch(package))  # the made-up image did not reach the network
     except ModelPackageError:
         raise
     except PermanentError as exc:
         raise ModelPackageError(f"{where} does not read a made-up study: {exc}") from exc
     except (RuntimeError, ValueError, TypeError, LookupError) as exc:  # what any network may raise
         raise ModelPackageError(f"{where} fails on a made-up study: {type(exc).__name__}: {exc}") from exc
+    return outcome
 
 
 class _CheckedRunner:
-    """A runner for segmentation that refuses an answer which does not lie on its input, or is undefined."""
+    """A runner that refuses an answer which has not the form that the card says, or is undefined."""
 
     def __init__(self, package: ModelPackage, runner: Runner) -> None:
         self._where = f"{package.card.name}/{package.card.version}"
         self._labels = len(package.card.labels)
+        self._is_map = package.card.task == "segmentation"
         self._runner = runner
         self.borrow = runner.borrow
 
@@ -109,7 +117,8 @@ class _CheckedRunner:
         self, package: ModelPackage, batch: npt.NDArray[np.float32], progress: Progress | None = None
     ) -> Prediction:
         prediction = self._runner.predict(package, batch, progress)
-        self._check(prediction.probabilities, (len(batch), self._labels, *batch.shape[2:]))
+        extent = batch.shape[2:] if self._is_map else ()
+        self._check(prediction.probabilities, (len(batch), self._labels, *extent))
         return prediction
 
     def predict_volume(
@@ -133,33 +142,49 @@ class _CheckedRunner:
 
 
 def example_study(package: ModelPackage) -> StudyImages:
-    """Return made-up images for every role of a package."""
-    return {role.name: _role_images(package, role, number) for number, role in enumerate(_roles(package))}
+    """Return made-up images for every role of a package: the phantoms of the demonstration.
+
+    Axial slices are those of a drawn head, radiographs those of a drawn chest, so that a model which refuses
+    anything else lets them pass. A 3-D network is given a volume of the size of its window.
+    """
+    contract = package.card.input
+    slices = max(_FEWEST_SLICES, *(role.min_images for role in contract.roles))
+    images: dict[str, Volume | tuple[Radiograph, ...]] = {}
+    for number, role in enumerate(contract.roles):
+        modality = (role.modality or contract.modality)[0]
+        if modality in {"CR", "DX"}:
+            images[role.name] = _radiographs("CR" if modality == "CR" else "DX")
+        elif contract.dimensions == VOLUMETRIC:
+            images[role.name] = _small_volume(package, modality, number)
+        else:
+            images[role.name] = replace(_head(modality, slices), series_uid=f"2.25.{number + 2}")
+    return images
 
 
-def _roles(package: ModelPackage) -> tuple[RoleCard, ...]:
-    return package.card.input.roles
+@cache
+def _radiographs(modality: Literal["CR", "DX"]) -> tuple[Radiograph, ...]:
+    return read_radiographs(chest_study(nodule=None, modality=modality).datasets)
 
 
-def _role_images(package: ModelPackage, role: RoleCard, number: int) -> Volume | tuple[Radiograph, ...]:
-    modality = (role.modality or package.card.input.modality)[0]
-    rng = np.random.default_rng(_SEED + number)
-    series_uid = f"2.25.{number + 2}"
-    if modality in {"CR", "DX"}:
-        pixels = _body((_RADIOGRAPH_SIDE, _RADIOGRAPH_SIDE), rng)
-        frame = FrameReference(sop_instance_uid=f"{series_uid}.1")
-        return (Radiograph(array=pixels, frame=frame, series_uid=series_uid, modality=modality, view="PA"),)
-    side, depth, spacing = package.card.input.matrix, _SLICES, (1.0, 1.0, 5.0)
-    if package.card.input.dimensions == VOLUMETRIC:
-        side = depth = min(package.card.input.matrix, 96)
-        spacing = (1.0, 1.0, 1.0)
+@cache
+def _head(modality: str, slices: int) -> Volume:
+    """Return the drawn head; CT and MR lie in one frame of reference, as a registered pair does."""
+    if modality == "CT":
+        volume = read_volume(head_ct_study(matrix=_MATRIX, slices=slices).datasets)
+    else:
+        volume = read_volume(brain_mr_study(matrix=_MATRIX, slices=slices).series("AX FLAIR"))
+    return replace(volume, frame_of_reference_uid="2.25.1.1")
+
+
+def _small_volume(package: ModelPackage, modality: str, number: int) -> Volume:
+    side = min(package.card.input.matrix, _LARGEST_SIDE)
     low, high = _CT_RANGE_HU if modality == "CT" else _MR_RANGE
-    count = max(depth, *(each.min_images for each in _roles(package)))
-    array = low + (high - low) * _body((count, side, side), rng)
+    array = low + (high - low) * _body((side, side, side), np.random.default_rng(_SEED + number))
+    series_uid = f"2.25.{number + 2}"
     return Volume(
         array=np.asarray(array, dtype=np.float32),
-        affine=np.diag([*spacing, 1.0]),
-        frames=tuple(FrameReference(sop_instance_uid=f"{series_uid}.{i + 1}") for i in range(count)),
+        affine=np.eye(4),
+        frames=tuple(FrameReference(sop_instance_uid=f"{series_uid}.{i + 1}") for i in range(side)),
         series_uid=series_uid,
         frame_of_reference_uid="2.25.1.1",
         modality=modality,

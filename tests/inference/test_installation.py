@@ -9,6 +9,7 @@ import pytest
 import torch
 from foreign_packages import SIDE, as_torchscript, volume_card, write_package, write_torchscript_package
 from random_model_package import NAME, write_random_package
+from tiny_packages import write_every_package
 
 from inference import installation
 from inference.installation import install_package
@@ -128,6 +129,16 @@ def test_a_card_cannot_name_a_folder_elsewhere(tmp_path, name):
 def test_a_rehearsal_lets_a_sound_package_pass(tmp_path):
     for folder in (write_random_package(tmp_path), write_torchscript_package(tmp_path)):
         assert rehearse(load_package(folder), Runner("cpu")).mask is not None
+
+
+def test_detectors_classifiers_and_fusion_are_rehearsed_until_they_answer(tmp_path):
+    write_every_package(tmp_path)
+    tasks = set()
+    for package in discover(tmp_path).packages:
+        outcome = rehearse(package, Runner("cpu"))
+        assert not outcome.analysis.is_refused, outcome.analysis.doubts
+        tasks.add(package.card.task)
+    assert {"classification", "detection"} <= tasks
 
 
 class Pooled(torch.nn.Module):
