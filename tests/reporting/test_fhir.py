@@ -304,7 +304,7 @@ def test_every_study_that_was_read_is_named():
     report = report_of(bundle)
     assert len(report["imagingStudy"]) == 2
     assert report["basedOn"][0]["identifier"]["value"] == "ACC0001"
-    assert studies[1]["identifier"][1]["value"] == "ACC0002"
+    assert studies[1]["identifier"][-1]["value"] == "ACC0002"
 
 
 def test_no_answer_is_said_and_nothing_else():

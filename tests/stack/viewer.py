@@ -38,6 +38,7 @@ class Viewer:
         click_if_shown(self.page, "Skip all", within_ms=10_000)
         click_if_shown(self.page, "Confirm and hide")
         wait_for(lambda: self.look().std() > 5, what="an image in the viewport")
+        click_if_shown(self.page, "Skip all", within_ms=3000)  # the tour comes late on a busy machine
 
     def load(self, series_description: str, *, hydrate: bool = True) -> None:
         """Bring a SEG or SR series into the viewport and say «Yes» to loading it."""
