@@ -29,7 +29,15 @@ from inference.findings import Presence
 from inference.networks.classifiers import Classifier
 from inference.packages import BUILTIN_NETWORKS, load_package
 from inference.radiograph_preparation import Placement, prepare_grey
-from inference.training.chest_xray import NIH_LABELS, Film, FilmPixels, label_matrix, read_film, read_films
+from inference.training.chest_xray import (
+    NIH_LABELS,
+    ChestXrayDataError,
+    Film,
+    FilmPixels,
+    label_matrix,
+    read_film,
+    read_films,
+)
 from inference.training.classification import (
     Augmentation,
     Examples,
@@ -42,6 +50,7 @@ from inference.training.classification_cards import familiarity_card, interval_f
 from inference.training.classification_metrics import (
     MIN_POSITIVES,
     LabelScore,
+    area_under_curve,
     choose_threshold,
     frequent_labels,
     hamming_loss,
@@ -66,7 +75,9 @@ NAME: Final = "chest-xray-labels"
 VERSION: Final = "1.0.0"
 
 FEWEST_POSITIVES: Final = 10
-"""Positive validation images from which a label is answered at all."""
+LOWEST_BOUND: Final = 0.6
+"""A label is answered when it has so many positive validation images, and the lower confidence bound of its
+AUC on them is so high."""
 
 DROPOUT_PASSES: Final = 20
 """Monte-Carlo dropout passes; they cost little, because only the head drops features."""
@@ -236,6 +247,7 @@ def score_answers(
     from_the_front = np.repeat((np.array(views) == "AP")[:, None], targets.shape[1], axis=1)
     view_alone = _mean_area_interval(from_the_front.astype(np.float32), examples, frequent)
     mean = _mean_area_interval(probabilities, examples, frequent)
+    among_abnormal = _mean_area_interval(probabilities, examples, frequent, targets.any(axis=1))
     truth = targets.astype(np.float32)
     figures: dict[str, JsonValue] = {
         "images": len(targets),
@@ -243,6 +255,7 @@ def score_answers(
         | {"labels": [NIH_LABELS[index] for index in frequent], "at_least_positives": MIN_POSITIVES},
         "mean_auc_by_view": {view: interval_figures(score) for view, score in by_view.items()},
         "view_alone": interval_figures(view_alone),
+        "mean_auc_among_abnormal_images": interval_figures(among_abnormal),
         "mean_f1": round(float(np.mean([scores[index].f1 for index in frequent])), 3) if frequent else None,
         "hamming_loss": round(hamming_loss(probabilities, targets, thresholds), 3),
         "calibration_error": {
@@ -252,7 +265,9 @@ def score_answers(
         "labels": {score.name: _label_figures(score) for score in scores},
     }
     if is_printed:
-        _print(scores, mean, by_view, view_alone, figures)
+        compared = {f"mean AUC, {view}": score for view, score in by_view.items()}
+        compared |= {"mean AUC of the view alone": view_alone, "mean AUC, abnormal images": among_abnormal}
+        _print(scores, mean, compared, figures)
     return figures
 
 
@@ -274,7 +289,7 @@ def _mean_area_interval(
 def _label_figures(score: LabelScore) -> JsonValue:
     return {
         "positives": score.positives,
-        "auc": interval_figures(score.auc) if np.isfinite(score.auc.mean) else None,
+        "auc": interval_figures(score.auc),
         "threshold": score.threshold,
         "f1": round(score.f1, 3),
         "precision": round(score.precision, 3),
@@ -286,8 +301,7 @@ def _label_figures(score: LabelScore) -> JsonValue:
 def _print(
     scores: Sequence[LabelScore],
     mean: Interval,
-    by_view: Mapping[str, Interval],
-    view_alone: Interval,
+    compared: Mapping[str, Interval],
     figures: Mapping[str, JsonValue],
 ) -> None:
     table = Table("label", "positives", "AUC [95 % CI]", "F1", "precision", "recall", title="by label")
@@ -296,9 +310,8 @@ def _print(
         table.add_row(score.name, f"{score.positives}/{score.images}", _text(score.auc), *numbers)
     summary = Table("score", "value", title="summary")
     summary.add_row(f"mean AUC, labels with at least {MIN_POSITIVES} positives", _text(mean))
-    for view, interval in by_view.items():
-        summary.add_row(f"mean AUC, {view}", _text(interval))
-    summary.add_row("mean AUC of the view alone", _text(view_alone))
+    for name, interval in compared.items():
+        summary.add_row(name, _text(interval))
     for name in ("mean_f1", "hamming_loss", "calibration_error"):
         summary.add_row(name, str(figures[name]))
     console = Console()
@@ -307,6 +320,8 @@ def _print(
 
 
 def _text(interval: Interval) -> str:
+    if not np.isfinite(interval.mean):
+        return "undefined"
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}] n={interval.count}"
 
 
@@ -326,9 +341,9 @@ def _pack(
     network.load_state_dict(stored)
     logits = predict_logits(network, validation.images, mirror=True)
     targets = validation.targets
-    temperatures = fit_temperatures(logits, targets.astype(np.float32))
+    temperatures = fit_useful_temperatures(logits, validation)
     probabilities = calibrate(logits, temperatures)
-    answered = frequent_labels(targets, FEWEST_POSITIVES)
+    answered = choose_answered(probabilities, validation)
     abnormal = fit_abnormal(probabilities[:, list(answered)], targets.any(axis=1))
     studies, is_abnormal = _by_patient(
         [abnormal_score(row[list(answered)], **abnormal) for row in probabilities], validation
@@ -370,13 +385,52 @@ def _pack(
     }
     write_card(folder, card)
     figures = evaluate_model(EvaluateRequest(data=request.data, package=folder))
-    cross_fitted = _cross_fitted_error(logits, validation)
+    crossed = calibration_error(cross_fitted(logits, validation), targets.astype(np.float32))
     card["metrics"] |= dict(figures) | {
-        "calibration_error_cross_fitted": round(cross_fitted, 4),
+        "calibration_error_cross_fitted": round(crossed, 4),
         "undetermined_share": round(_undetermined(card, probabilities, spread, answered), 3),
     }
     write_card(folder, card)
     return folder
+
+
+def choose_answered(probabilities: npt.NDArray[np.float32], validation: Examples) -> tuple[int, ...]:
+    """Return the labels that the node answers: those that validation patients show to be worth it.
+
+    All of them where none is, so that a smoke test on a few images still has an answer.
+    """
+    frequent = frequent_labels(validation.targets, FEWEST_POSITIVES)
+    bounds = {
+        label: patient_interval(
+            lambda drawn, label=label: area_under_curve(  # type: ignore[misc]  # the default binds the loop's label
+                probabilities[drawn, label], validation.targets[drawn, label]
+            ),
+            validation.patients,
+        ).low
+        for label in frequent
+    }
+    worth = tuple(label for label, bound in bounds.items() if bound >= LOWEST_BOUND)
+    return worth or tuple(range(len(NIH_LABELS)))
+
+
+def fit_useful_temperatures(logits: npt.NDArray[np.float32], validation: Examples) -> tuple[float, ...]:
+    """Fit temperatures, and keep a label's only if it helps patients on whom it was not fitted.
+
+    The head states the frequencies of its data set already, so that a temperature often has nothing to mend.
+    """
+    truth = validation.targets.astype(np.float32)
+    crossed = cross_fitted(logits, validation)
+    better = _log_loss(crossed, truth) < _log_loss(calibrate(logits, ()), truth)
+    fitted = fit_temperatures(logits, truth)
+    return tuple(value if is_better else 1.0 for value, is_better in zip(fitted, better, strict=True))
+
+
+def _log_loss(
+    probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return the (L,) mean negative log likelihood of (N, L) probabilities."""
+    safe = np.clip(probabilities.astype(np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(-(truth * np.log(safe) + (1 - truth) * np.log1p(-safe)).mean(axis=0))
 
 
 def fit_abnormal(
@@ -434,15 +488,15 @@ def _spread(
     return dropout_deviation(network, forward, DROPOUT_PASSES, seed=0)[1]
 
 
-def _cross_fitted_error(logits: npt.NDArray[np.float32], examples: Examples) -> float:
-    """Return the calibration error with temperatures fitted on the other half of the patients."""
+def cross_fitted(logits: npt.NDArray[np.float32], examples: Examples) -> npt.NDArray[np.float32]:
+    """Return probabilities with temperatures that were fitted on the other half of the patients."""
     patients = sorted(set(examples.patients))
     is_first = np.isin(np.array(examples.patients), patients[::2])
     truth = examples.targets.astype(np.float32)
     probabilities = np.zeros_like(logits)
     for half in (is_first, ~is_first):
         probabilities[half] = calibrate(logits[half], fit_temperatures(logits[~half], truth[~half]))
-    return calibration_error(probabilities, truth)
+    return probabilities
 
 
 def _undetermined(
@@ -465,8 +519,17 @@ def _undetermined(
 
 
 def labelled_films(data: Path) -> tuple[Film, ...]:
-    """Return the frontal films of a data set whose labels are known."""
-    return tuple(film for film in read_films(data) if film.labels is not None)
+    """Return the films of a data set whose labels are known.
+
+    Raises
+    ------
+    ChestXrayDataError
+        If the folder holds no known data set, or one without labels.
+    """
+    films = tuple(film for film in read_films(data) if film.labels is not None)
+    if not films:
+        raise ChestXrayDataError(f"{data.name} has boxes but no labels: give the NIH or VinDr-CXR set.")
+    return films
 
 
 def chest_examples(films: Sequence[Film], matrix: int, cache: Path) -> Examples:

@@ -40,6 +40,8 @@ def familiarity_card(
 
 
 def interval_figures(interval: Interval) -> dict[str, JsonValue]:
-    """Return a score as the card's ``metrics`` hold it."""
+    """Return a score as the card's ``metrics`` hold it; nothing but the count where it is undefined."""
+    if not np.isfinite(interval.mean):
+        return {"n": interval.count}
     bounds: list[JsonValue] = [round(interval.low, 3), round(interval.high, 3)]
     return {"mean": round(interval.mean, 3), "ci95": bounds, "n": interval.count}

@@ -57,7 +57,7 @@ def keras():
 
 
 def keras_forward(weights, colour):
-    """Run Keras' ResNet-50 v1 as its paper and its layers say, on (N, 3, H, W) blue, green, red minus means."""
+    """Run Keras' ResNet-50 v1 layer by layer on (N, 3, H, W) blue, green and red minus their means."""
 
     def unit(x, convolution, normalisation, stride=1, padding=0):
         kernel = torch.from_numpy(
