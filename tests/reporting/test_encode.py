@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
-from reporting_cases import CONTEXT, MODEL, make_case, make_enhanced_case, results_of
+from reporting_cases import CONTEXT, MAKERS, MODEL, make_case, make_enhanced_case, results_of
 
 from dicom_node.headers import OWN_MANUFACTURER
 from reporting.context import Reading, ReportContext, ResultKind, ResultProfile, SegmentationForm
@@ -31,6 +31,12 @@ def as_bytes(case, context):
 def test_encoding_again_gives_the_same_bytes(make, profile):
     context = replace(CONTEXT, profile=profile)
     assert as_bytes(make(), context) == as_bytes(make(), context)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_every_kind_of_result_is_the_same_every_time(make):
+    one, other = ([write_part10(o.dataset) for o in results_of(make())] for _ in range(2))
+    assert one == other
 
 
 def test_order_of_delivery(case):
