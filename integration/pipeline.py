@@ -479,8 +479,14 @@ class Pipeline:
             raise PermanentError(
                 "No model could read the study: " + "; ".join(answer["reason"] for answer in answers)
             )
+        # What lies on a partner study's images is made by that study's own run, which reads both too.
+        own = {series.series_uid for series in folder.read_study().series}
         return [
-            Reading(analysis=outcome.analysis, mask=outcome.mask, heatmaps=outcome.heatmaps)
+            Reading(
+                analysis=outcome.analysis,
+                mask=outcome.mask,
+                heatmaps=tuple(heatmap for heatmap in outcome.heatmaps if heatmap.series_uid in own),
+            )
             for outcome in loaded
         ]
 
