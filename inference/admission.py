@@ -71,8 +71,14 @@ _BONE_HU: Final = 300.0
 _WIDEST_PICTURE: Final = 255.0
 """Grey values of a picture end here."""
 
-_AIR_IN_HEAD: Final = (0.3, 0.45)
-"""Share of air within the skin that is doubted, and that blocks; sinuses and airways are a few per cent."""
+_AIR_IN_HEAD: Final = (0.2, 0.35)
+"""Share of air within the skin that is doubted, and that blocks; sinuses and airways stay below a tenth."""
+
+_LARGE_SLICE: Final = 0.5
+"""Slices with at least this share of the largest body outline are looked into."""
+
+_WIDE_HEAD: Final = 0.9
+"""Length over breadth below which an axial head seems to be turned; heads are longer than broad."""
 
 _ALL_WATER: Final = 0.95
 _NO_BONE: Final = 0.005
@@ -82,11 +88,12 @@ _TISSUE_FRACTION: Final = 0.1
 """An MR voxel is tissue above this fraction of the volume's range, as in preparation."""
 
 _EDGE_PX: Final = 4
-_BRIGHT_AIR: Final = (0.75, 0.9)
-"""Share of voxels darker than the picture's edge that is doubted, and that blocks: an inverted picture."""
+_BRIGHT_AIR: Final = (0.8, 0.95)
+"""Share of the picture's middle darker than its edge that is doubted, and that blocks: an inverted one."""
 
-_TISSUE_AT_BORDER: Final = (0.6, 0.85)
-"""Share of the picture's border that is tissue; a head lies in air."""
+_TISSUE_AT_BORDER: Final = (0.6, 1.0)
+"""Share of the picture's border that is tissue; a head lies in air. It never blocks: some scanners leave air
+grey."""
 
 _UNIFORM: Final = (-0.4, -0.2)
 """Negative contrast (5th to 95th percentile over the median) above which a body is doubted, and blocked."""
@@ -325,9 +332,11 @@ def _head_ct(volume: Volume) -> tuple[Doubt, ...]:
     if is_blocked(doubts):
         return doubts
     filled = np.stack([_filled(slice_ > _BODY_HU) for slice_ in volume.array])
-    inside = volume.array[filled]
-    air = float((inside < _BODY_HU).mean())
+    areas = filled.sum(axis=(1, 2))
+    large = np.flatnonzero(areas >= _LARGE_SLICE * areas.max())
+    air = float(np.median([(volume.array[i][filled[i]] < _BODY_HU).mean() for i in large]))
     doubts += _graded(Caveat.NOT_A_PATIENT, "The head holds air where a patient has brain", air, _AIR_IN_HEAD)
+    inside = volume.array[filled]
     soft = float(((inside > _SOFT_TISSUE_HU[0]) & (inside < _SOFT_TISSUE_HU[1])).mean())
     bone = float((inside > _BONE_HU).mean())
     if soft > _ALL_WATER and bone < _NO_BONE:
@@ -348,7 +357,7 @@ def _head_mr(volume: Volume) -> tuple[Doubt, ...]:
     doubts = _graded(
         Caveat.WRONG_WINDOW,
         "Air is brighter than tissue in the MR images",
-        float((array < edge).mean()),
+        float((_centre_of(array) < edge).mean()),
         _BRIGHT_AIR,
     )
     if is_blocked(doubts):
@@ -375,11 +384,17 @@ def _head_mr(volume: Volume) -> tuple[Doubt, ...]:
     values = array[outline.index][ndimage.binary_erosion(outline.mask, iterations=rim)]
     if values.size and not is_blocked(doubts):
         fifth, median, last = np.percentile(values, (5, 50, 95))
-        contrast = float((last - fifth) / max(abs(median - low), 1e-6))
+        contrast = float((last - fifth) / max(abs(median - max(low, 0.0)), 1e-6))
         doubts += _graded(
             Caveat.NOT_A_PATIENT, "The body in the images is uniform, as a phantom is", -contrast, _UNIFORM
         )
     return doubts
+
+
+def _centre_of(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the middle half of rows and columns."""
+    _, height, width = array.shape
+    return array[:, height // 4 : -(height // 4), width // 4 : -(width // 4)]
 
 
 def _head_size(volume: Volume, outline: _Outline) -> tuple[Doubt, ...]:
@@ -392,6 +407,8 @@ def _head_size(volume: Volume, outline: _Outline) -> tuple[Doubt, ...]:
         if min(sides) < limits[0] or max(sides) > limits[1]:
             sentence = f"The body on the images is {max(sides):.0f} x {min(sides):.0f} mm wide, unlike a head"
             return (_doubt(Caveat.WRONG_BODY_PART, sentence, blocks=blocks),)
+    if outline.length_mm < _WIDE_HEAD * outline.breadth_mm:
+        return (_doubt(Caveat.OUT_OF_DISTRIBUTION, "The head seems to be turned by 90 degrees"),)
     return ()
 
 

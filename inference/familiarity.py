@@ -96,7 +96,7 @@ class Familiarity:
             mean=mean.astype(np.float32),
             directions=directions[:kept].astype(np.float32),
             variances=np.maximum(variances[:kept], residual).astype(np.float32),
-            residual=residual,
+            residual=float(np.float32(residual)),
         )
 
     def distance(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
