@@ -3,7 +3,8 @@
 A model's input contract names roles (``flair``, ``post``); a series fits a role
 by modality, Series Description, plane and number of images, and by nothing else: FLAIR
 is never taken for T1 because it looks similar. Localizers, results of our own,
-secondary captures, raw detector data and everything that is no image never fit.
+secondary captures (but for digitised radiographs), raw detector data and
+everything that is no image never fit.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pydicom.uid import SecondaryCaptureImageStorage
+
 from dicom_node.globs import list_patterns, matches_any
 from dicom_node.headers import OWN_MANUFACTURER
 from dicom_node.planes import Plane, read_plane
 from dicom_node.sop_classes import IMAGE_CLASSES, RAW_CLASSES
-from dicom_node.study import Series, SeriesUID, Study
+from dicom_node.study import Series, SeriesUID, SOPClassUID, Study
 
+_SECONDARY_CAPTURE: Final = SOPClassUID(SecondaryCaptureImageStorage)
 #: PS3.3 C.7.3.1.1.1: modalities of radiographs.
 PROJECTION_MODALITIES: Final = frozenset({"CR", "DX"})
 #: PS3.3 C.7.6.1.1.2: values of Image Type (0008,0008).
@@ -116,7 +120,7 @@ def explain_misfit(series: Series, role: InputRole) -> str:
 
 
 def _misfits(series: Series, role: InputRole) -> Iterator[str]:
-    if not series.sop_classes or not series.sop_classes <= IMAGE_CLASSES:
+    if not series.sop_classes or not series.sop_classes <= _readable_classes(series):
         yield "it holds no images that a model reads"
     if series.sop_classes and series.sop_classes <= RAW_CLASSES:
         yield "its images are raw detector data (For Processing)"
@@ -181,6 +185,12 @@ def _preference(series: Series) -> tuple[bool, bool, int, bool, int, str]:
         number or 0,
         series.series_uid,
     )
+
+
+def _readable_classes(series: Series) -> frozenset[SOPClassUID]:
+    """Return the classes that are images here: digitised films are secondary captures (PS3.4 B.5)."""
+    is_projection = series.modality.upper() in PROJECTION_MODALITIES
+    return IMAGE_CLASSES | {_SECONDARY_CAPTURE} if is_projection else IMAGE_CLASSES
 
 
 def _is_lateral(series: Series) -> bool:

@@ -360,6 +360,13 @@ def test_the_frontal_radiograph_is_read_and_not_the_lateral_one() -> None:
     assert select_series(alone, CHEST).roles == (("image", "1.2.1"),), "the model refuses it and says so"
 
 
+def test_a_digitised_film_is_a_radiograph_though_it_is_a_secondary_capture() -> None:
+    film = _radiograph(1, sop_class=SecondaryCaptureImageStorage)
+    assert select_series(_study(film), CHEST).roles == (("image", "1.2.1"),)
+    page = replace(film, modality="OT")
+    assert select_series(_study(page), CHEST).roles == ()
+
+
 def test_raw_detector_data_is_not_read() -> None:
     raw = _radiograph(1, sop_class=RAW_DX)
     assert select_series(_study(raw, _radiograph(2)), CHEST).roles == (("image", "1.2.2"),)

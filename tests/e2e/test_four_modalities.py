@@ -27,6 +27,13 @@ from integration.settings import CompletenessSection, PairingSection
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # DBOS's and uvicorn's own threads warn at shutdown
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+RADIOGRAPHS = REPOSITORY.parent / "shared" / "data" / "dicom" / "chest_cr_dx"
+SHIPPED = {
+    name
+    for name in ("brain-tumour-lgg", "chest-xray-boxes", "chest-xray-labels", "head-ct")
+    if any((REPOSITORY / "models" / name).glob("*/model.yaml"))
+}
 SIZE: Mapping[str, int] = {"matrix": 64, "slices": 10}
 
 
@@ -223,3 +230,23 @@ def test_a_late_second_study_is_read_with_the_first_and_reads_it_again(
     assert [given.role for given in department.analyses(of_ct)["ct-mr-fusion"].inputs] == ["ct", "mr"]
     assert_is_reported(department, second, early["late-mr"], "LATE")
     assert_is_reported(department, of_ct, late, "LATE")
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(not RADIOGRAPHS.is_dir(), reason="../shared/data/dicom is not there")
+@pytest.mark.skipif(not {"chest-xray-labels", "head-ct"} <= SHIPPED, reason="the packages are not there")
+def test_the_shipped_models_answer_a_real_radiograph_and_a_drawn_head(tmp_path: Path) -> None:
+    settings = embedded_settings(tmp_path, rules_file=None, models_dir=REPOSITORY / "models")
+    with Node(settings) as node:
+        node.start()
+        department = Department(node, tmp_path)
+        film = pydicom.dcmread(RADIOGRAPHS / "misc-cxr__rsna_c64d5667.dcm")
+        head = head_ct_study(2, patient_id="CT", slices=12, matrix=256).datasets
+        sent = {"chest-xray-labels": department.send([film]), "head-ct": department.send(head)}
+        department.wait()
+        for model, study_uid in sent.items():
+            row = the_run(department, study_uid)
+            said = department.analyses(row)[model]
+            assert said.findings or said.is_refused
+            assert {"narrative", "bundle"} <= set(department.results(row))
