@@ -87,7 +87,7 @@ def test_brain_volumes_of_a_foreign_network_reach_seg_sr_and_fhir(form: str, tmp
     assert PLAUSIBLE_ML[0] < sum(volumes) < PLAUSIBLE_ML[1]
     assert sum(volumes) == pytest.approx((sent_back > 0).sum() / 1000, abs=2.0)
     reports = [pydicom.dcmread(path) for path in results.rglob("*.dcm")]
-    measured = [v for report in reports if report.Modality == "SR" for v in numbers_in(report, "ml")]
+    measured = [v for report in reports if report.Modality == "SR" for v in numbers_in(report, "cm3")]
     for value in volumes:
         assert any(abs(value - other) < 1.0 for other in measured)
 
@@ -104,13 +104,13 @@ def volumes_in(fhir: object) -> list[float]:
 
 
 def numbers_in(dataset: pydicom.Dataset, unit: str) -> list[float]:
-    """Return every number of a report in a unit, case-insensitively."""
+    """Return every number of a report in a UCUM unit."""
     found = []
     for item in dataset.get("ContentSequence", []):
         found += [
             float(value.NumericValue)
             for value in item.get("MeasuredValueSequence", [])
-            if value.MeasurementUnitsCodeSequence[0].CodeValue.lower() == unit
+            if value.MeasurementUnitsCodeSequence[0].CodeValue == unit
         ]
         found += numbers_in(item, unit)
     return found
