@@ -7,6 +7,7 @@ import pytest
 from inference.training.recipes import RECIPE_MODULES, UnknownRecipeError, find_recipe, list_recipes
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torchsurv's own
 def test_every_recipe_of_the_table_makes_the_model_that_it_names() -> None:
     assert [recipe.name for recipe in list_recipes()] == list(RECIPE_MODULES)
     assert all(recipe.summary for recipe in list_recipes())
