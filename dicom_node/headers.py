@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -146,6 +147,27 @@ def read_header(path: Path) -> InstanceHeader:
         except OSError as error:
             raise HeaderUnavailableError("a stored file cannot be opened: check the volume") from error
     return _to_header(values, is_own=is_own, media_class=media_class)
+
+
+def read_study_time(header: Mapping[str, str]) -> datetime | None:
+    """Return when a study was acquired, for differences between studies of one site; None if not said.
+
+    Parameters
+    ----------
+    header : mapping
+        DICOM keywords to text. Study Date (0008,0020), Study Time (0008,0030), and Timezone Offset From UTC
+        (0008,0201), without which the site's own time is taken for UTC.
+    """
+    date, time = header.get("StudyDate", ""), header.get("StudyTime", "").partition(".")[0]
+    try:
+        told = datetime.strptime(f"{date} {time or '0':0<6}", "%Y%m%d %H%M%S").replace(tzinfo=UTC)
+        offset = header.get("TimezoneOffsetFromUTC", "")
+        if not offset:
+            return told
+        zone = datetime.strptime(offset, "%z").tzinfo
+        return told.replace(tzinfo=zone).astimezone(UTC)
+    except (OverflowError, ValueError):
+        return None
 
 
 def clean_text(text: str, max_length: int = MAX_VALUE_LENGTH) -> str:

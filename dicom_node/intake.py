@@ -10,11 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dicom_node.clock import Clock, utc_now
-from dicom_node.headers import HeaderUnavailableError, UnreadableInstanceError, clean_text, read_header
+from dicom_node.headers import (
+    HeaderUnavailableError,
+    UnreadableInstanceError,
+    clean_text,
+    read_header,
+    read_study_time,
+)
 from dicom_node.ledger import IndexedInstance, Ledger, ReceivedInstance, Reception, StoredInstance
 from dicom_node.part10 import NotPartTenError, PartTen, split_part10
 from dicom_node.storage import InstanceStore, MissingFileError
-from dicom_node.study import SOPClassUID, SOPInstanceUID, TransferSyntaxUID, derive_study_key
+from dicom_node.study import (
+    SOPClassUID,
+    SOPInstanceUID,
+    TransferSyntaxUID,
+    derive_patient_key,
+    derive_study_key,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +156,15 @@ def _index(row: StoredInstance, store: InstanceStore, site_key: bytes) -> Indexe
         reason = "the sender announced another SOP Instance UID than the Data Set has"
         return IndexedInstance(instance_id=row.instance_id, reason=reason)
     study_key = derive_study_key(header.study_uid, site_key)
-    return IndexedInstance(instance_id=row.instance_id, header=header, study_key=study_key)
+    return IndexedInstance(
+        instance_id=row.instance_id,
+        header=header,
+        study_key=study_key,
+        patient_key=derive_patient_key(
+            header.header.get("PatientID", ""), header.header.get("IssuerOfPatientID", ""), site_key
+        ),
+        studied_at=read_study_time(header.header),
+    )
 
 
 def _split(part10: bytes | memoryview) -> PartTen:

@@ -73,7 +73,8 @@ class InputContract:
     Attributes
     ----------
     is_any_role_enough : bool
-        Whether the model runs with whichever roles have a series, as long as there is one.
+        Whether the model runs with whichever roles have a series, as long as there is one; such a model also
+        reads series of the study's partners.
     """
 
     roles: tuple[InputRole, ...]
@@ -87,7 +88,7 @@ class Selection:
     Attributes
     ----------
     roles : tuple of (role, Series Instance UID)
-        In the order of the contract; substitutes included.
+        In the order of the contract, those of partner studies last; substitutes included.
     substitutions : tuple of (missing role, role whose series stands in)
     obstacles : tuple of str
         Why the model cannot run; empty if it can.
@@ -103,12 +104,15 @@ def select_series(study: Study, contract: InputContract) -> Selection:
 
     Best is: original before derived, a frontal radiograph before a lateral one, most
     images, lowest series number, lowest UID. A series fills one role. Required roles
-    choose first.
+    choose first. A partner study's series is taken only by a model that any role is
+    enough for, and only where the study has none; what the study has itself comes first.
     """
     chosen: dict[str, SeriesUID] = {}
     for role in sorted(contract.roles, key=lambda role: not role.required):
         free = [series for series in study.series if series.series_uid not in chosen.values()]
         fitting = [series for series in free if not explain_misfit(series, role)]
+        if not fitting and contract.is_any_role_enough:
+            fitting = [series for series in _of_partners(study) if not explain_misfit(series, role)]
         if fitting:
             chosen[role.name] = min(fitting, key=_preference).series_uid
     return _with_substitutes(study, contract, chosen)
@@ -158,7 +162,14 @@ def _with_substitutes(study: Study, contract: InputContract, chosen: dict[str, S
             obstacles.append(f"no series for the {kind} {role.name}: {why}")
     if obstacles:
         return Selection(obstacles=tuple(obstacles))
+    if contract.is_any_role_enough:
+        foreign = {series.series_uid for series in _of_partners(study)}
+        roles.sort(key=lambda pair: pair[1] in foreign)
     return Selection(roles=tuple(roles), substitutions=tuple(substitutions))
+
+
+def _of_partners(study: Study) -> list[Series]:
+    return [series for partner in study.partners for series in partner.series]
 
 
 def _why_missing(study: Study, role: InputRole, chosen: dict[str, SeriesUID]) -> str:

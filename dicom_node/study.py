@@ -21,10 +21,13 @@ SOPClassUID = NewType("SOPClassUID", str)
 TransferSyntaxUID = NewType("TransferSyntaxUID", str)
 #: Keyed hash of a Study Instance UID; the only study identifier that may be logged.
 StudyKey = NewType("StudyKey", str)
+#: Keyed hash of who the patient is; matches a patient's studies and is never logged.
+PatientKey = NewType("PatientKey", str)
 #: Lower-case hexadecimal SHA-256 of stored bytes.
 Digest = NewType("Digest", str)
 
 _STUDY_KEY_HEX_DIGITS = 20
+_PATIENT_KEY_HEX_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +77,18 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """One study as received: every readable instance that is not our own result."""
+    """One study as received: every readable instance that is not our own result.
+
+    ``partners`` are other studies of the same patient that are read with it; their series are found by UID,
+    but belong to no list of this study.
+    """
 
     study_key: StudyKey
     study_uid: StudyUID
     source_ae: str
     description: str = ""
     series: tuple[Series, ...] = ()
+    partners: tuple[Study, ...] = ()
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -88,14 +96,14 @@ class Study:
         return tuple(instance for series in self.series for instance in series.instances)
 
     def series_by_uid(self, series_uid: str) -> Series:
-        """Return one series of this study.
+        """Return one series of this study or of a partner.
 
         Raises
         ------
         KeyError
-            If the study has no such series.
+            If there is no such series.
         """
-        for series in self.series:
+        for series in (*self.series, *(series for partner in self.partners for series in partner.series)):
             if series.series_uid == series_uid:
                 return series
         raise KeyError(series_uid)
@@ -118,6 +126,28 @@ def derive_study_key(study_uid: str, site_key: bytes) -> StudyKey:
     """
     tag = hmac.new(site_key, study_uid.encode("utf-8", "surrogateescape"), hashlib.sha256)
     return StudyKey(tag.hexdigest()[:_STUDY_KEY_HEX_DIGITS])
+
+
+def derive_patient_key(patient_id: str, issuer: str, site_key: bytes) -> PatientKey | None:
+    """Return the keyed hash by which a patient's studies are matched.
+
+    Parameters
+    ----------
+    patient_id, issuer : str
+        Patient ID (0010,0020) and Issuer of Patient ID (0010,0021); two issuers give two patients.
+    site_key : bytes
+        The site's secret.
+
+    Returns
+    -------
+    PatientKey or None
+        32 hexadecimal digits of HMAC-SHA-256; None without a Patient ID, which matches nobody.
+    """
+    if not patient_id.strip():
+        return None
+    name = f"patient\n{issuer.strip()}\n{patient_id.strip()}"
+    tag = hmac.new(site_key, name.encode("utf-8", "surrogateescape"), hashlib.sha256)
+    return PatientKey(tag.hexdigest()[:_PATIENT_KEY_HEX_DIGITS])
 
 
 def digest_instance_set(instances: tuple[Instance, ...]) -> Digest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +16,7 @@ from dicom_node.clock import utc_now
 from dicom_node.completeness import CompletenessPolicy
 from dicom_node.intake import Intake
 from dicom_node.ledger import DeliveryState, Ledger, RunState
+from dicom_node.pairing import PairingPolicy, PairingRules
 from dicom_node.routing import ModelReference
 from dicom_node.scp import CommitmentPeer, ScpSettings, StorageScp
 from dicom_node.study import StudyKey, derive_study_key
@@ -82,7 +84,11 @@ class Node:
         self.store = open_store(settings)
         self.intake = Intake(self.store, self.ledger, utc_now)
         self.catalogue = discover(settings.models_dir)
-        self.rules = read_rules(settings.rules_file)
+        self.rules = read_rules(
+            settings.rules_file,
+            is_fusion_wanted=settings.pairing.policy is not PairingPolicy.OFF
+            and any(package.card.task == "fusion" for package in self.catalogue.packages),
+        )
         self.progress: dict[str, dict[str, tuple[int, int]]] = {}
         self.pipeline = self._build_pipeline()
         self._engine: Engine | None = None
@@ -112,6 +118,7 @@ class Node:
             software_version=software_version(),
             metrics=self.metrics,
             progress=self._note_progress,
+            pairing=settings.pairing.policy,
         )
 
     def _build_api(self) -> FastAPI:
@@ -220,6 +227,8 @@ class Node:
             ask_expected=self._ask_expected,
             metrics=self.metrics,
             clock=utc_now,
+            pairing=pairing_rules(self.settings),
+            find_needs=self.pipeline.fusion_needs,
         )
         self._assembler.start()
 
@@ -378,6 +387,16 @@ def completeness_policies(settings: Settings) -> CompletenessPolicies:
     return CompletenessPolicies(
         default=policy(common.quiet_period_s),
         by_source={source.ae_title: policy(source.quiet_period_s) for source in settings.sources},
+    )
+
+
+def pairing_rules(settings: Settings) -> PairingRules:
+    """Return how the studies of a patient are read together."""
+    pairing = settings.pairing
+    return PairingRules(
+        policy=pairing.policy,
+        window=timedelta(hours=pairing.window_hours),
+        wait=timedelta(minutes=pairing.wait_minutes),
     )
 
 

@@ -27,8 +27,10 @@ from dicom_node.clock import Clock, utc_now
 from dicom_node.errors import PermanentError
 from dicom_node.headers import read_header
 from dicom_node.ledger import DeliveryState, Ledger, RunRow, RunState
+from dicom_node.pairing import FusionNeed, PairingPolicy, find_needs, require_partners
 from dicom_node.routing import (
     Assignment,
+    InputContract,
     ModelReference,
     RoutingDecision,
     RuleSet,
@@ -124,6 +126,8 @@ class Pipeline:
         What refines the drafted text; without one the draft stands.
     progress : callable
         Called with (run id, model, slices done, slices in all) while a model reads.
+    pairing : PairingPolicy
+        Whether a model that reads two studies of a patient may run on one of them.
     """
 
     def __init__(
@@ -142,7 +146,9 @@ class Pipeline:
         language_model: LanguageModel | None = None,
         clock: Clock = utc_now,
         progress: Progress = ignore_progress,
+        pairing: PairingPolicy = PairingPolicy.OFF,
     ) -> None:
+        self._pairing = pairing
         self._data_dir = data_dir
         self._ledger = ledger
         self._store = store
@@ -177,9 +183,7 @@ class Pipeline:
             study = folder.read_study()
             for answers in ("reading-*.json", f"{_SHADOWS}/reading-*.json"):  # of an earlier attempt
                 folder.remove(answers)
-            folder.write_study(
-                replace(study, series=tuple(self._with_header(series) for series in study.series))
-            )
+            folder.write_study(self._with_headers(study))
             self._ledger.set_run_state(run_id, RunState.RUNNING)
             return {"series": len(study.series), "instances": len(study.instances)}
 
@@ -421,14 +425,24 @@ class Pipeline:
     # -- what steps share ---------------------------------------------------------------------
 
     def _decide(self, study: Study) -> RoutingDecision:
-        contracts = {reference: package.contract for reference, package in self._models.packages.items()}
+        contracts = {
+            reference: require_partners(contract, self._pairing)
+            for reference, contract in self._contracts().items()
+        }
         return route_study(study, self._rules, contracts)
+
+    def _contracts(self) -> dict[ModelReference, InputContract]:
+        return {reference: package.contract for reference, package in self._models.packages.items()}
+
+    def fusion_needs(self, study: Study) -> tuple[FusionNeed, ...]:
+        """Return what a study brings to the fusion models that the rules ask for, and what it lacks."""
+        described = self._with_headers(study)
+        contracts = self._contracts()
+        return find_needs(described, route_study(described, self._rules, contracts), contracts)
 
     def explain(self, study: Study) -> RoutingDecision:
         """Return what the present rules would decide for a study, without running anything."""
-        return self._decide(
-            replace(study, series=tuple(self._with_header(series) for series in study.series))
-        )
+        return self._decide(self._with_headers(study))
 
     def readings(self, run_id: str) -> list[Reading]:
         """Return what the models said about a run's study, with the pixels for pictures of it."""
@@ -438,6 +452,14 @@ class Pipeline:
     def sources(self, run_id: str) -> dict[str, Sequence[Dataset]]:
         """Return the headers of the series that were read, by Series Instance UID."""
         return self._sources(self.folder(run_id))
+
+    def _with_headers(self, study: Study) -> Study:
+        """Return a study and its partners with one header per series."""
+        return replace(
+            study,
+            series=tuple(self._with_header(series) for series in study.series),
+            partners=tuple(self._with_headers(partner) for partner in study.partners),
+        )
 
     def _with_header(self, series: Series) -> Series:
         ordered = sorted(series.instances, key=_instance_order)

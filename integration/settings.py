@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from dicom_node.errors import PermanentError
+from dicom_node.pairing import PairingPolicy
 from integration.destinations import DestinationSettings, FolderSettings
 from integration.sources import SourceSettings
 from reporting.fhir.policy import SubjectPolicy, WritePolicy
@@ -108,6 +109,21 @@ class CompletenessSection(_Section):
     )
     maximum_wait_s: Seconds = Field(
         900.0, description="Seconds after which a study is read although images seem to be missing."
+    )
+
+
+class PairingSection(_Section):
+    """Whether a patient's CT and MR, sent as two studies, are read together by a fusion model."""
+
+    policy: PairingPolicy = Field(
+        PairingPolicy.OFF,
+        description="What happens to a study whose partner is not there: off (never paired), degrade (read "
+        "at once, again when the partner comes), wait (for the partner, then degrade), require (models that "
+        "need the partner do not run until it comes).",
+    )
+    window_hours: float = Field(72.0, gt=0, description="Most hours between the two studies.")
+    wait_minutes: float = Field(
+        30.0, ge=0, description="Minutes after its last image for which a study waits under policy wait."
     )
 
 
@@ -230,6 +246,7 @@ class Settings(BaseSettings):
     http: HttpSection = HttpSection()
     store: StoreSection = StoreSection()
     completeness: CompletenessSection = CompletenessSection()
+    pairing: PairingSection = PairingSection()
     engine: EngineSection = Field(default_factory=EngineSection)
     engines: EnginesSection = EnginesSection()
     report: ReportSection = ReportSection()

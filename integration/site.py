@@ -45,8 +45,15 @@ def load_site_key(data_dir: Path) -> bytes:
         ) from exc
 
 
-def read_rules(rules_file: Path | None) -> RuleSet:
+def read_rules(rules_file: Path | None, *, is_fusion_wanted: bool = False) -> RuleSet:
     """Return the routing rules of a site, or the built-in ones.
+
+    Parameters
+    ----------
+    rules_file : Path or None
+        The site's own rules.
+    is_fusion_wanted : bool
+        Whether the built-in rules send head CT and MR to the fusion model.
 
     Raises
     ------
@@ -54,7 +61,7 @@ def read_rules(rules_file: Path | None) -> RuleSet:
         If the file cannot be read, or names what is wrong in it.
     """
     if rules_file is None:
-        return default_rules()
+        return default_rules(is_fusion_wanted=is_fusion_wanted)
     try:
         text = rules_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:

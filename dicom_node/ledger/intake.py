@@ -16,8 +16,8 @@ from dicom_node.ledger.deliveries import is_known_output
 from dicom_node.ledger.group_commit import GroupCommit
 from dicom_node.ledger.records import InstanceState, ReceivedInstance, Reception, StoredInstance
 from dicom_node.ledger.schema import associations, instances
-from dicom_node.ledger.studies import note_instances
-from dicom_node.study import Digest, SOPClassUID, SOPInstanceUID, StudyKey, TransferSyntaxUID
+from dicom_node.ledger.studies import StudyHeader, note_instances
+from dicom_node.study import Digest, PatientKey, SOPClassUID, SOPInstanceUID, StudyKey, TransferSyntaxUID
 
 #: Bound parameters in one statement; every database takes this many.
 _CHUNK = 500
@@ -27,11 +27,16 @@ _CONTENTION_RETRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedInstance:
-    """What indexing found in one received row: a header, or the reason why there is none."""
+    """What indexing found in one received row: a header, or the reason why there is none.
+
+    ``patient_key`` and ``studied_at`` are what the header says of the patient and of the study's time.
+    """
 
     instance_id: int
     header: InstanceHeader | None = None
     study_key: StudyKey | None = None
+    patient_key: PatientKey | None = None
+    studied_at: datetime | None = None
     reason: str = ""
 
 
@@ -126,7 +131,13 @@ class IntakeLedger:
             for entry in entries:
                 _record_entry(connection, entry)
             ids = [entry.instance_id for entry in entries if entry.header is not None]
-            headers = {e.study_key: e.header for e in entries if e.header is not None and e.study_key}
+            headers = {
+                entry.study_key: StudyHeader(
+                    header=entry.header, patient_key=entry.patient_key, studied_at=entry.studied_at
+                )
+                for entry in entries
+                if entry.header is not None and entry.study_key
+            }
             note_instances(connection, ids, headers)
 
     def quarantined(self, limit: int) -> tuple[StoredInstance, ...]:

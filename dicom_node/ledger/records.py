@@ -132,6 +132,24 @@ class StudyEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiblingStudy:
+    """Another study of the same patient, as pairing looks at it.
+
+    Attributes
+    ----------
+    studied_at : datetime
+        When it was acquired, or else first received.
+    is_collecting : bool
+        Whether no run covers it yet.
+    """
+
+    study_key: StudyKey
+    studied_at: datetime
+    last_received_at: datetime
+    is_collecting: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRow:
     """One study as the console lists it."""
 

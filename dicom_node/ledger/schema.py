@@ -124,6 +124,9 @@ studies = Table(
     Column("collecting_since", UtcDateTime, nullable=False),
     Column("last_received_at", UtcDateTime, nullable=False),
     Column("last_run_id", Text),
+    Column("patient_key", Text),
+    Column("studied_at", UtcDateTime),
+    Index(None, "patient_key"),
     Index(None, "is_collecting"),
     Index(None, "last_received_at"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -11,12 +12,13 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func,
 
 from dicom_node.headers import InstanceHeader
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.records import InstanceState, RunState, StudyEvidence, StudyRow
+from dicom_node.ledger.records import InstanceState, RunState, SiblingStudy, StudyEvidence, StudyRow
 from dicom_node.ledger.schema import associations, instances, notices, runs, studies
 from dicom_node.rules import Priority
 from dicom_node.study import (
     Digest,
     Instance,
+    PatientKey,
     Series,
     SeriesUID,
     SOPClassUID,
@@ -91,20 +93,45 @@ class StudyLedger:
             rows = connection.execute(statement).all()
             return tuple(_gather_evidence(connection, row) for row in rows)
 
-    def mark_assembled(self, study_key: StudyKey, run_id: str) -> bool:
-        """Stop collecting: ``run_id`` covers the study.
+    def siblings(self, study_key: StudyKey) -> tuple[SiblingStudy, ...]:
+        """Return this study and the other studies of its patient, this one first, then by key.
+
+        Studies match by Patient ID and its issuer; one without a Patient ID has no sibling.
+
+        Raises
+        ------
+        KeyError
+            If the ledger has no such study.
+        """
+        with self._database.reading() as connection:
+            own = connection.execute(select(studies).where(studies.c.study_key == study_key)).one_or_none()
+            if own is None:
+                raise KeyError(study_key)
+            others: Sequence[Row[Any]] = ()
+            if own.patient_key is not None:
+                others = connection.execute(
+                    select(studies)
+                    .where(studies.c.patient_key == own.patient_key, studies.c.study_key != study_key)
+                    .order_by(studies.c.study_key)
+                ).all()
+        return tuple(_to_sibling(row) for row in (own, *others))
+
+    def mark_assembled(self, study_key: StudyKey, run_id: str, partners: Sequence[StudyKey] = ()) -> bool:
+        """Stop collecting: ``run_id`` covers the study, and the partner studies that it is read with.
 
         Returns
         -------
         bool
-            False if the study gained instances that the run does not cover; it then keeps
-            collecting, and the next run will be its successor.
+            False if the study or a partner gained instances that the run does not cover; it then
+            keeps collecting, and the next run will be its successor.
         """
         with self._database.writing() as connection:
             covered = connection.execute(
                 select(runs.c.instance_digest).where(runs.c.run_id == run_id)
             ).scalar_one_or_none()
-            is_covered = covered is not None and covered == _instance_digest(connection, study_key)
+            is_covered = covered is not None and covered == _instance_digest(
+                connection, (study_key, *partners)
+            )
             values: dict[str, Any] = {"last_run_id": run_id}
             if is_covered:
                 values["is_collecting"] = False
@@ -172,8 +199,17 @@ class StudyLedger:
                 connection.execute(insert(notices).values(study_key=study_key, **values))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyHeader:
+    """What one of a study's headers says of the study as a whole."""
+
+    header: InstanceHeader
+    patient_key: PatientKey | None = None
+    studied_at: datetime | None = None
+
+
 def note_instances(
-    connection: Connection, instance_ids: Sequence[int], headers: Mapping[StudyKey, InstanceHeader]
+    connection: Connection, instance_ids: Sequence[int], headers: Mapping[StudyKey, StudyHeader]
 ) -> None:
     """Bring studies up to date with newly indexed instances, inside the caller's transaction."""
     if not instance_ids:
@@ -192,7 +228,8 @@ def note_instances(
         _note_study(connection, row, headers[row.study_key])
 
 
-def _note_study(connection: Connection, row: Row[Any, Any, Any, Any], header: InstanceHeader) -> None:
+def _note_study(connection: Connection, row: Row[Any, Any, Any, Any], told: StudyHeader) -> None:
+    header = told.header
     same = studies.c.study_key == row.study_key
     known = connection.execute(select(studies).where(same)).one_or_none()
     if known is None:
@@ -206,6 +243,8 @@ def _note_study(connection: Connection, row: Row[Any, Any, Any, Any], header: In
                 first_received_at=row.first,
                 collecting_since=row.first,
                 last_received_at=row.last,
+                patient_key=told.patient_key,
+                studied_at=told.studied_at,
             )
         )
         return
@@ -219,6 +258,8 @@ def _note_study(connection: Connection, row: Row[Any, Any, Any, Any], header: In
             first_received_at=min(known.first_received_at, row.first),
             last_received_at=max(known.last_received_at, row.last),
             description=known.description or header.study_description,
+            patient_key=known.patient_key or told.patient_key,
+            studied_at=known.studied_at or told.studied_at,
         )
     )
 
@@ -312,9 +353,18 @@ def _to_instance(row: Row[Any]) -> Instance:
     )
 
 
-def _instance_digest(connection: Connection, study_key: StudyKey) -> Digest:
-    members: Iterable[Series] = _read_series(connection, study_key)
+def _instance_digest(connection: Connection, study_keys: Iterable[StudyKey]) -> Digest:
+    members = [series for key in study_keys for series in _read_series(connection, key)]
     return digest_instance_set(tuple(instance for series in members for instance in series.instances))
+
+
+def _to_sibling(row: Row[Any]) -> SiblingStudy:
+    return SiblingStudy(
+        study_key=StudyKey(row.study_key),
+        studied_at=row.studied_at or row.first_received_at,
+        last_received_at=row.last_received_at,
+        is_collecting=row.is_collecting,
+    )
 
 
 def _to_study_row(row: Row[Any]) -> StudyRow:

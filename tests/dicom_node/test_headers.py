@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import MediaStorageDirectoryStorage
 from receiving.images import encode_file, make_image
 
-from dicom_node.headers import MAX_VALUE_LENGTH, OWN_MANUFACTURER, UnreadableInstanceError, read_header
+from dicom_node.headers import (
+    MAX_VALUE_LENGTH,
+    OWN_MANUFACTURER,
+    UnreadableInstanceError,
+    read_header,
+    read_study_time,
+)
 
 
 def _write(folder: Path, image: Dataset) -> Path:
@@ -121,3 +128,25 @@ def test_no_damage_raises_anything_else(tmp_path: Path, data: st.DataObject) -> 
         reason = ""
         assert header.study_uid
     assert "Phantom" not in reason
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"StudyDate": "20260301", "StudyTime": "081500.25"}, datetime(2026, 3, 1, 8, 15, tzinfo=UTC)),
+        ({"StudyDate": "20260301", "StudyTime": "0815"}, datetime(2026, 3, 1, 8, 15, tzinfo=UTC)),
+        ({"StudyDate": "20260301"}, datetime(2026, 3, 1, tzinfo=UTC)),
+        (
+            {"StudyDate": "20260301", "StudyTime": "081500", "TimezoneOffsetFromUTC": "+0200"},
+            datetime(2026, 3, 1, 6, 15, tzinfo=UTC),
+        ),
+        ({"StudyDate": "2026-03-01"}, None),
+        ({"StudyTime": "081500"}, None),
+        ({"StudyDate": "00010101", "TimezoneOffsetFromUTC": "+1200"}, None),
+        ({"StudyDate": "20260301", "TimezoneOffsetFromUTC": "east"}, None),
+    ],
+)
+def test_the_time_of_a_study_is_read_where_the_header_says_it(
+    header: dict[str, str], expected: datetime | None
+) -> None:
+    assert read_study_time(header) == expected

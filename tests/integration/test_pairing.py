@@ -98,7 +98,7 @@ def test_a_late_second_study_makes_a_new_version_of_the_first_run(ward: Ward) ->
 
 def test_late_images_of_one_study_read_both_again(ward: Ward) -> None:
     ward.receive(MR[:-1])
-    ward.receive(CT)
+    ward.receive(CT, source="CT2")
     ward.look_after(6)
     ward.receive(MR[-1:])
     ward.look_after(6)
@@ -138,7 +138,7 @@ def test_a_study_whose_partner_does_not_come_is_read_alone(ward: Ward) -> None:
 )
 def test_what_does_not_belong_together_is_read_apart(ward: Ward, other: list[Dataset]) -> None:
     ward.receive(MR)
-    ward.receive(other)
+    ward.receive(other, source="CT2")
     ward.look_after(6)
     ward.look_after(6)
     assert sorted(read(ward, number) for number in range(len(ward.submitted))) == [("CT", 0), ("MR", 0)]
@@ -146,7 +146,7 @@ def test_what_does_not_belong_together_is_read_apart(ward: Ward, other: list[Dat
 
 def test_two_studies_of_one_modality_are_read_apart(ward: Ward) -> None:
     ward.receive(CT)
-    ward.receive(as_ct(small_study(3)))
+    ward.receive(as_ct(small_study(3)), source="CT2")
     ward.look_after(6)
     assert [read(ward, number) for number in range(2)] == [("CT", 0), ("CT", 0)]
 
@@ -154,7 +154,7 @@ def test_two_studies_of_one_modality_are_read_apart(ward: Ward) -> None:
 def test_pairing_is_off_unless_the_site_wants_it(ward: Ward) -> None:
     pair(ward, PairingPolicy.OFF)
     ward.receive(MR)
-    ward.receive(CT)
+    ward.receive(CT, source="CT2")
     ward.look_after(6)
     assert sorted(read(ward, number) for number in range(2)) == [("CT", 0), ("MR", 0)]
 
