@@ -106,7 +106,7 @@ class FusionConfig:
     features: int = 512
     dropout: float = 0.3
     drop_path: float = 0.1
-    epochs: int = 14
+    epochs: int = 4
     batch_size: int = 16
     ct_alone: float = 0.25
     mr_alone: float = 0.45

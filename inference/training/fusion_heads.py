@@ -5,7 +5,7 @@ The CT columns of both heads are zero: no patient of any set has a CT and a grad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,7 +33,9 @@ FOLD_SEED: Final = 20261122
 ROUTINE_SEQUENCE: Final = "flair"
 """Sequence that every patient has, and on which heads are judged."""
 
-_BATCH: Final = 32
+SLICES: Final = 16
+"""Most slices of a series that are read, as ``options.slices`` of the card."""
+
 _TERTILES: Final = (1 / 3, 2 / 3)
 
 
@@ -99,11 +101,31 @@ def outcomes_of(patients: Sequence[GliomaPatient]) -> Outcomes:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PatientFeatures:
+    """MR features of patients, sequence by sequence, by the slices that the node would read.
+
+    Attributes
+    ----------
+    by_sequence : tuple of mapping
+        One a patient: sequence to (features,).
+    """
+
+    by_sequence: tuple[Mapping[str, torch.Tensor], ...]
+
+    @property
+    def averaged(self) -> torch.Tensor:
+        """(N, features): the mean of each patient's sequences, from which heads are fitted."""
+        return torch.stack([torch.stack(list(each.values())).mean(dim=0) for each in self.by_sequence])
+
+    def of(self, sequence: str) -> torch.Tensor:
+        """Return (N, features) of one sequence, of `ROUTINE_SEQUENCE` where a patient lacks it."""
+        return torch.stack([each.get(sequence, each[ROUTINE_SEQUENCE]) for each in self.by_sequence])
+
+
 @torch.inference_mode()
-def patient_features(
-    network: DualEncoder, patients: Sequence[GliomaPatient], sequence: str | None = None
-) -> torch.Tensor:
-    """Return (N, features): each patient's MR features, by the network's own choice of slices.
+def read_features(network: DualEncoder, patients: Sequence[GliomaPatient]) -> PatientFeatures:
+    """Look at every sequence of every patient.
 
     Parameters
     ----------
@@ -111,16 +133,13 @@ def patient_features(
         In evaluation mode.
     patients : sequence of GliomaPatient
         Who.
-    sequence : str or None
-        Sequence that is looked at, where the patient has it, else `ROUTINE_SEQUENCE`; None averages over
-        all of a patient's sequences.
     """
-    rows = []
-    for patient in patients:
-        wanted = sorted(patient.sequences) if sequence is None else [sequence]
-        names = [name for name in wanted if name in patient.sequences] or [ROUTINE_SEQUENCE]
-        rows.append(torch.stack([_mr_features(network, patient.sequences[name]) for name in names]).mean(0))
-    return torch.stack(rows).clone()
+    return PatientFeatures(
+        by_sequence=tuple(
+            {name: _mr_features(network, images).clone() for name, images in patient.sequences.items()}
+            for patient in patients
+        )
+    )
 
 
 def fit_patient_heads(network: DualEncoder, patients: Sequence[GliomaPatient]) -> RiskScale:
@@ -138,25 +157,22 @@ def fit_patient_heads(network: DualEncoder, patients: Sequence[GliomaPatient]) -
     RiskScale
         Of these patients, by cross-validation.
     """
-    features, asked = (
-        patient_features(network, patients),
-        patient_features(network, patients, ROUTINE_SEQUENCE),
-    )
+    looked_at = read_features(network, patients)
+    features = looked_at.averaged
     known = outcomes_of(patients)
     stage = _fit(features[known.graded], known.stage_loss, network.stage_head.out_features, known.grades)
     risk = _fit(features[known.followed], known.risk_loss, 1, known.is_dead)
     _install(network.stage_head, stage, features.shape[1])
     _install(network.risk_head, risk, features.shape[1])
-    _, left_out = cross_validated(features, asked, known)
+    _, left_out = cross_validated(looked_at, known)
     log_hazard = left_out.numpy()
     lower, upper = np.quantile(log_hazard, _TERTILES)
     return RiskScale(median=float(np.median(log_hazard)), tertiles=(float(lower), float(upper)))
 
 
-def cross_validated(
-    features: torch.Tensor, asked: torch.Tensor, known: Outcomes
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cross_validated(looked_at: PatientFeatures, known: Outcomes) -> tuple[torch.Tensor, torch.Tensor]:
     """Return grade logits (graded, grades - 1) and log hazards (followed,) of left-out patients."""
+    features, asked = looked_at.averaged, looked_at.of(ROUTINE_SEQUENCE)
     stage = cross_validate(
         features[known.graded],
         asked[known.graded],
@@ -195,7 +211,8 @@ def _install(head: torch.nn.Linear, fitted: LinearHead, features: int) -> None:
 
 def _mr_features(network: DualEncoder, images: npt.NDArray[np.float16]) -> torch.Tensor:
     """Return the (features,) MR columns of one patient's representation."""
-    slices = torch.from_numpy(images.astype(np.float32)).to(memory_format=torch.channels_last)
+    places = np.linspace(0, len(images) - 1, min(SLICES, len(images))).round().astype(np.int64)
+    slices = torch.from_numpy(images[places].astype(np.float32)).to(memory_format=torch.channels_last)
     representation = network.represent_study(mr=slices)[0]
     features = (len(representation) - 2) // 2
     return representation[features : 2 * features]

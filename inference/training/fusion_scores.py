@@ -22,11 +22,10 @@ from inference.networks.dual_encoder import HEALTHY, DualEncoder, grade_probabil
 from inference.training.classification_metrics import area_under_curve, patient_interval
 from inference.training.fusion_data import CLASSES, GliomaPatient, PairSet, SliceSet
 from inference.training.fusion_heads import (
-    ROUTINE_SEQUENCE,
     Outcomes,
     cross_validated,
     outcomes_of,
-    patient_features,
+    read_features,
 )
 from inference.training.metrics import Interval
 from inference.training.survival import concordance
@@ -118,6 +117,7 @@ def score_network(
     dict
         Figures by name, as the card holds them.
     """
+    answers = _answers(network, held)
     figures: dict[str, JsonValue] = {
         "mr_alone": _score_mr(network, held.mr, temperature),
         "mr_alone_within_lgg": {
@@ -127,8 +127,14 @@ def score_network(
         "ct_alone": _score_ct(network, held.ct),
         "both_of_unrelated_people": _score_unrelated(network, held, temperature),
         "pairs_without_diagnosis": _score_pairs(network, held.pairs),
-        "grade": _score_grades(network, held),
-        "survival": _score_survival(network, held),
+        "grade": {
+            told.name: _grade_figures(told.stage, told.known.grades, told.names(told.known.graded))
+            for told in answers
+        },
+        "survival": {
+            told.name: _survival_figures(told.risk, told.known, told.names(told.known.followed))
+            for told in answers
+        },
     }
     if console is not None:
         console.print(_table(figures))
@@ -238,19 +244,44 @@ def _score_pairs(network: DualEncoder, pairs: PairSet) -> Figures:
     }
 
 
-def _score_grades(network: DualEncoder, held: Held) -> Figures:
-    figures: Figures = {}
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _PatientAnswers:
+    """What the heads say of the patients whose answer is known, under the name of the figure."""
+
+    name: str
+    patients: Sequence[GliomaPatient]
+    known: Outcomes
+    stage: torch.Tensor
+    risk: torch.Tensor
+
+    def names(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        return [self.patients[index].patient_id for index in rows]
+
+
+def _answers(network: DualEncoder, held: Held) -> list[_PatientAnswers]:
+    """Ask the heads: of training patients those that were left out, of validation patients the packaged."""
+    told = []
     if held.training_patients:
-        known, stage, _ = _left_out(network, held.training_patients)
-        names = [held.training_patients[index].patient_id for index in known.graded]
-        figures["cross_validation"] = _grade_figures(stage, known.grades, names)
-    known = outcomes_of(held.validation_patients)
-    names = [held.validation_patients[index].patient_id for index in known.graded]
+        known = outcomes_of(held.training_patients)
+        stage, risk = cross_validated(read_features(network, held.training_patients), known)
+        told.append(
+            _PatientAnswers(
+                name="cross_validation", patients=held.training_patients, known=known, stage=stage, risk=risk
+            )
+        )
+    looked_at, known = read_features(network, held.validation_patients), outcomes_of(held.validation_patients)
     for sequence in ("flair", "post"):
-        features = patient_features(network, held.validation_patients, sequence)[known.graded]
-        logits = _read_head(network.stage_head, features)
-        figures[f"validation_{sequence}"] = _grade_figures(logits, known.grades, names)
-    return figures
+        features = looked_at.of(sequence)
+        told.append(
+            _PatientAnswers(
+                name=f"validation_{sequence}",
+                patients=held.validation_patients,
+                known=known,
+                stage=_read_head(network.stage_head, features[known.graded]),
+                risk=_read_head(network.risk_head, features[known.followed])[:, 0],
+            )
+        )
+    return told
 
 
 def _grade_figures(logits: torch.Tensor, grades: torch.Tensor, names: Sequence[str]) -> Figures:
@@ -267,21 +298,6 @@ def _grade_figures(logits: torch.Tensor, grades: torch.Tensor, names: Sequence[s
     }
 
 
-def _score_survival(network: DualEncoder, held: Held) -> Figures:
-    figures: Figures = {}
-    if held.training_patients:
-        known, _, risk = _left_out(network, held.training_patients)
-        names = [held.training_patients[index].patient_id for index in known.followed]
-        figures["cross_validation"] = _survival_figures(risk, known, names)
-    known = outcomes_of(held.validation_patients)
-    names = [held.validation_patients[index].patient_id for index in known.followed]
-    for sequence in ("flair", "post"):
-        features = patient_features(network, held.validation_patients, sequence)[known.followed]
-        risk = _read_head(network.risk_head, features)[:, 0]
-        figures[f"validation_{sequence}"] = _survival_figures(risk, known, names)
-    return figures
-
-
 def _survival_figures(risk: torch.Tensor, known: Outcomes, names: Sequence[str]) -> Figures:
     def score(rows: npt.NDArray[np.int64]) -> float:
         if known.is_dead[rows].all() or not known.is_dead[rows].any():
@@ -289,16 +305,6 @@ def _survival_figures(risk: torch.Tensor, known: Outcomes, names: Sequence[str])
         return concordance(risk[rows], known.is_dead[rows], known.time_days[rows].float())
 
     return {"c_index": _figure(patient_interval(score, names)), "deaths": int(known.is_dead.sum())}
-
-
-def _left_out(
-    network: DualEncoder, patients: Sequence[GliomaPatient]
-) -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
-    known = outcomes_of(patients)
-    stage, risk = cross_validated(
-        patient_features(network, patients), patient_features(network, patients, ROUTINE_SEQUENCE), known
-    )
-    return known, stage, risk
 
 
 @torch.inference_mode()
