@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from inference.admission import is_blocked
+from inference.box_masks import load_segmenter, outline_findings
 from inference.cards import LabelCard
 from inference.explain import grad_cam
 from inference.familiarity import Familiarity, judge, pooled_features
@@ -91,6 +92,10 @@ class DetectionOptions(BaseModel):
     max_findings: int = Field(default=10, ge=1, description="Most boxes that are reported of one image.")
     presence_temperature: float = Field(
         default=1.0, gt=0, description="Divisor of the logit of an abnormal image, for triage."
+    )
+    masks: bool = Field(
+        default=False,
+        description="Whether LiteMedSAM outlines what lies in the boxes (inference/box_masks.py).",
     )
     notes: tuple[str, ...] = Field(default=(), description="Sentences that every result carries.")
 
@@ -172,6 +177,8 @@ def detect(
         If no role is filled.
     ModelPackageError
         If the card's network is no detector, or its options are not those of a detection.
+    SegmenterMissingError
+        If the card asks for outlines and LiteMedSAM is not installed.
     DeviceMemoryError, DeviceFailureError
         As the runner raises them.
     """
@@ -199,7 +206,7 @@ def detect(
                 candidates.sort(key=lambda candidate: -candidate.confidence)
                 heatmaps = _explain(borrowed, candidates, chosen, prepared)
     findings = tuple(_finding(number, candidate) for number, candidate in enumerate(candidates, start=1))
-    return Outcome(
+    outcome = Outcome(
         analysis=Analysis(
             model=package.identity,
             study_uid=study_uid,
@@ -211,6 +218,7 @@ def detect(
         ),
         heatmaps=heatmaps,
     )
+    return outline_findings(outcome, chosen.films, load_segmenter()) if options.masks else outcome
 
 
 def read_options(package: ModelPackage) -> DetectionOptions:

@@ -7,7 +7,7 @@ intersection over union. Intervals are bootstrapped over patients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -208,18 +208,34 @@ def bootstrap(
     seed, resamples : int
         Of the bootstrap.
     """
+    point = statistic(np.ones(len(images), dtype=np.int64))
+    values = [statistic(counts) for counts in _resample(images, seed, resamples)]
+    known = np.array(values)[np.isfinite(values)]
+    low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (float("nan"), float("nan"))
+    patients = len({image.patient_id for image in images})
+    return Interval(mean=point, low=float(low), high=float(high), count=patients)
+
+
+def share_of_resamples(
+    images: Sequence[ScoredImage],
+    is_so: Callable[[npt.NDArray[np.int64]], bool],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> float:
+    """Return in which share of the resamples of patients something holds, for paired comparisons."""
+    return float(np.mean([is_so(counts) for counts in _resample(images, seed, resamples)]))
+
+
+def _resample(images: Sequence[ScoredImage], seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield how often each image counts when patients are drawn with replacement."""
     patients = sorted({image.patient_id for image in images})
     position = {patient: index for index, patient in enumerate(patients)}
     owner = np.array([position[image.patient_id] for image in images])
-    point = statistic(np.ones(len(images), dtype=np.int64))
     draws = np.random.default_rng(seed)
-    values = []
     for _ in range(resamples):
         counts = np.bincount(draws.integers(0, len(patients), len(patients)), minlength=len(patients))
-        values.append(statistic(counts[owner]))
-    known = np.array(values)[np.isfinite(values)]
-    low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (float("nan"), float("nan"))
-    return Interval(mean=point, low=float(low), high=float(high), count=len(patients))
+        yield counts[owner]
 
 
 def choose_thresholds(
