@@ -33,7 +33,7 @@ from scipy import special
 
 from dicom_node.errors import PermanentError
 from inference.admission import admit_volume, is_blocked
-from inference.ct_preparation import HeadCtSlices, prepare_head_ct, slices_with_head, window_slices
+from inference.ct_preparation import HeadCtSlices, prepare_head_ct, slices_with_brain, window_slices
 from inference.explain import grad_cam
 from inference.familiarity import Familiarity, judge, pooled_features
 from inference.findings import (
@@ -45,6 +45,7 @@ from inference.findings import (
     Heatmap,
     Outcome,
     Presence,
+    RiskClass,
     SeriesInput,
     Triage,
 )
@@ -196,6 +197,7 @@ def classify(
         )
     answer = _ask(package, sight, runner, progress)
     findings, heated = _findings(package, sight, answer, options)
+    triage = _triage(package, answer, options, is_unlike_training=bool(doubts))
     doubts += _wavering(findings)
     heatmaps = () if heated is None else _explain(package, sight, answer, runner, heated)
     return Outcome(
@@ -205,7 +207,7 @@ def classify(
             inputs=sight.inputs,
             findings=findings,
             notes=sight.notes + _result_notes(findings, options),
-            triage=_triage(package, answer, options),
+            triage=triage,
             doubts=doubts,
         ),
         heatmaps=heatmaps,
@@ -283,15 +285,16 @@ def _see_ct(
     turn = axial_turn(volume) if package.card.input.plane == "axial" else _AS_STORED
     sites = {label.site for label in package.card.labels}
     doubts = admit_volume(volume, package.card.input.preparation, sites)
-    windowed = window_slices(turn.apply(volume.array), package.card.input.windows)
-    indices = slices_with_head(windowed)
+    turned = turn.apply(volume.array)
+    windowed = window_slices(turned, package.card.input.windows)
+    indices = slices_with_brain(turned, windowed)
     if not indices and not is_blocked(doubts):
-        sentence = "No slice shows a head in the brain window; the model gives no answer."
+        sentence = "No slice shows brain; the model gives no answer."
         doubts += (Doubt(caveat=Caveat.WRONG_BODY_PART, sentence=sentence, is_blocking=True),)
     slices = prepare_head_ct(windowed, () if is_blocked(doubts) else indices, package.card.input.matrix)
     skipped = len(volume.frames) - len(indices)
     notes = (
-        (f"{len(indices)} of {len(volume.frames)} slices were read; the others show too little of the head.",)
+        (f"{len(indices)} of {len(volume.frames)} slices were read; the others show too little brain.",)
         if skipped
         else ()
     )
@@ -407,17 +410,24 @@ def _wavering(findings: Sequence[Finding]) -> tuple[Doubt, ...]:
     return (Doubt(caveat=Caveat.LOW_CONFIDENCE, sentence=sentence),)
 
 
-def _triage(package: ModelPackage, answer: _Answer, options: _Options) -> Triage | None:
-    """Say how urgent the study looks, where the card has thresholds for it."""
+def _triage(
+    package: ModelPackage, answer: _Answer, options: _Options, *, is_unlike_training: bool
+) -> Triage | None:
+    """Say how urgent the study looks, where the card has thresholds for it.
+
+    Predictive values hold for images like those of the calibration: any doubt about the input makes the
+    study uncertain.
+    """
     card = package.card.doubt.triage
     if card is None:
         return None
     answered = [
         index for index, label in enumerate(package.card.labels) if label.name not in options.unanswered
     ]
-    return triage_of(
-        abnormal_score(answer.probabilities[answered], options.abnormal.scale, options.abnormal.offset), card
-    )
+    score = abnormal_score(answer.probabilities[answered], options.abnormal.scale, options.abnormal.offset)
+    if is_unlike_training:
+        return Triage(risk=RiskClass.UNCERTAIN, score=score, calibration_patients=card.calibration_patients)
+    return triage_of(score, card)
 
 
 def abnormal_score(probabilities: npt.NDArray[np.float32], scale: float, offset: float) -> float:

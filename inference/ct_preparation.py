@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 from inference.cards import WindowCard
@@ -25,6 +26,16 @@ _HEAD_FRACTION: Final = 0.1
 ENOUGH_HEAD: Final = 0.4
 """A slice is read when its head covers at least this share of the largest one of the volume: above and below,
 slices look like none that the networks were trained on."""
+
+MOST_FOREIGN: Final = 0.2
+"""A slice is read when at most this share of what lies inside the rim is air, fat or bone."""
+
+_RIM: Final = 0.15
+"""Width of the rim, scalp and skull, as a share of the head's radius."""
+
+_FAT_HU: Final = -30.0
+_BONE_HU: Final = 200.0
+"""Brain, blood and liquor lie between these; clotted blood reaches about 100 HU."""
 
 _SLICES_NDIM: Final = 4
 
@@ -80,11 +91,36 @@ def window_slices(
     return np.stack([window_unit(volume_hu, window.centre_hu, window.width_hu) for window in windows], axis=1)
 
 
-def slices_with_head(windowed: npt.NDArray[np.float32]) -> tuple[int, ...]:
-    """Return the indices of those of (D, C, H, W) windowed slices whose head is large enough to be read."""
-    areas = np.array([head_mask(image[0], _HEAD_FRACTION).sum() for image in windowed], dtype=np.int64)
-    largest = areas.max(initial=0)
-    return tuple(int(index) for index in np.flatnonzero(areas >= max(ENOUGH_HEAD * largest, 1)))
+def slices_with_brain(
+    volume_hu: npt.NDArray[np.float32], windowed: npt.NDArray[np.float32]
+) -> tuple[int, ...]:
+    """Choose the slices that show enough of the head, and brain rather than face or base of the skull.
+
+    Parameters
+    ----------
+    volume_hu : ndarray
+        (D, H, W) float32 Hounsfield units.
+    windowed : ndarray
+        (D, C, H, W) float32, 0 to 1; the head is found in the first channel.
+
+    Returns
+    -------
+    tuple of int
+        Indices, ascending. Blood counts as brain whatever its density, so that a bleeding drops no slice.
+    """
+    heads = [head_mask(image[0], _HEAD_FRACTION) for image in windowed]
+    areas = np.array([head.sum() for head in heads], dtype=np.int64)
+    enough = np.flatnonzero(areas >= max(ENOUGH_HEAD * areas.max(initial=0), 1))
+    return tuple(
+        int(index) for index in enough if _foreign_share(volume_hu[index], heads[index]) <= MOST_FOREIGN
+    )
+
+
+def _foreign_share(slice_hu: npt.NDArray[np.float32], head: npt.NDArray[np.bool_]) -> float:
+    """Return the share of air, fat and bone inside the rim of a head."""
+    radius = float(np.sqrt(head.sum() / np.pi))
+    inside = slice_hu[ndimage.distance_transform_edt(head) > _RIM * radius]
+    return float(((inside < _FAT_HU) | (inside > _BONE_HU)).mean()) if inside.size else 1.0
 
 
 def prepare_head_ct(windowed: npt.NDArray[np.float32], indices: Sequence[int], matrix: int) -> HeadCtSlices:

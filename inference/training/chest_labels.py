@@ -44,6 +44,7 @@ from inference.training.classification import (
     Schedule,
     begin,
     fit,
+    positive_weights,
     predict_logits,
 )
 from inference.training.classification_cards import familiarity_card, interval_figures, read_card_template
@@ -386,7 +387,10 @@ def _pack(
     write_card(folder, card)
     figures = evaluate_model(EvaluateRequest(data=request.data, package=folder))
     crossed = calibration_error(cross_fitted(logits, validation), targets.astype(np.float32))
+    weighed = logits + positive_weights(training.targets).log().numpy()
+    as_trained = calibration_error(calibrate(weighed, ()), targets.astype(np.float32))
     card["metrics"] |= dict(figures) | {
+        "calibration_error_as_trained": round(as_trained, 4),
         "calibration_error_cross_fitted": round(crossed, 4),
         "undetermined_share": round(_undetermined(card, probabilities, spread, answered), 3),
     }

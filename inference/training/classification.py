@@ -222,7 +222,7 @@ def fit(
         console.print(f"resumed after epoch {state.epoch}")
     else:
         (out / HISTORY).unlink(missing_ok=True)
-    weights = _positive_weights(training.targets)
+    weights = positive_weights(training.targets)
     while state.epoch < schedule.epochs and state.epoch - state.best_epoch <= schedule.patience_epochs:
         started = time.monotonic()
         record: dict[str, float] = {"epoch": state.epoch}
@@ -335,7 +335,7 @@ def is_new_layer(name: str) -> bool:
     return any(part in {"head", "last_linear", "se_layer"} for part in name.split("."))
 
 
-def _positive_weights(targets: npt.NDArray[np.bool_]) -> torch.Tensor:
+def positive_weights(targets: npt.NDArray[np.bool_]) -> torch.Tensor:
     """Return (L,) weights of positive images: the square root of negatives a positive, 1 to 5."""
     positives = targets.sum(axis=0)
     ratio = (len(targets) - positives) / np.maximum(positives, 1)
@@ -361,7 +361,7 @@ def _train_epoch(
     seed: int,
 ) -> dict[str, float]:
     """Train one epoch and return its mean losses; its draws depend on the seed and its number only."""
-    weights = _positive_weights(training.targets)
+    weights = positive_weights(training.targets)
     torch.manual_seed(seed + state.epoch)
     generator = torch.Generator().manual_seed(seed + state.epoch)
     order = np.random.default_rng((seed, state.epoch)).permutation(len(training.targets))

@@ -192,6 +192,17 @@ def test_the_worklist_is_told_how_urgent_the_study_looks(package_of):
     assert found.score == pytest.approx(abnormal_score(np.float32([0.9, 0.2, 0.1]), 2.0, -0.5), abs=1e-3)
 
 
+def test_predictive_values_are_not_claimed_for_doubtful_images(package_of, monkeypatch):
+    doubt = Doubt(caveat=Caveat.OUT_OF_DISTRIBUTION, sentence="Unusual.")
+    monkeypatch.setattr(frontal_films, "admit_radiograph", lambda film, is_chest: (doubt,))
+    values = {"negative_predictive_value": 0.8, "positive_predictive_value": 0.75}
+    triage = {"low": 0.2, "high": 0.7, "calibration_patients": 100} | values
+    package = package_of(doubt={"triage": triage})
+    found = classify(package, {"image": [film()]}, Scripted(package, [[0.9, 0.2, 0.1]]), "1").analysis.triage
+    assert (found.risk, found.predictive_value) == (RiskClass.UNCERTAIN, None)
+    assert found.score == pytest.approx(0.9, abs=1e-4)
+
+
 def test_the_heat_map_lies_on_the_film_as_it_is_stored(package_of):
     package = package_of()
     turned = film(shape=(80, 60), turn=Turn(is_transposed=True))

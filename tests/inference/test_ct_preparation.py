@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inference.cards import WindowCard
-from inference.ct_preparation import HeadCtSlices, prepare_head_ct, slices_with_head, window_slices
+from inference.ct_preparation import HeadCtSlices, prepare_head_ct, slices_with_brain, window_slices
 
 BRAIN = WindowCard(centre_hu=40, width_hu=80)
 BONE = WindowCard(centre_hu=600, width_hu=2800)
@@ -35,9 +35,18 @@ def test_a_card_without_windows_is_refused():
 
 
 def test_slices_with_too_little_head_are_left_out():
-    assert slices_with_head(window_slices(head_hu(), (BRAIN,))) == (1, 2, 3, 4)
+    hu = head_hu()
+    assert slices_with_brain(hu, window_slices(hu, (BRAIN,))) == (1, 2, 3, 4)
     air = np.full((3, 64, 64), -1000.0, dtype=np.float32)
-    assert slices_with_head(window_slices(air, (BRAIN,))) == ()
+    assert slices_with_brain(air, window_slices(air, (BRAIN,))) == ()
+
+
+def test_face_and_skull_base_are_left_out_and_a_large_bleeding_is_not():
+    hu = head_hu((40, 40, 40))
+    hu[0, 50:80, 50:80] = -1000.0  # sinuses
+    hu[1, 50:80, 50:80] = 900.0  # petrous bone
+    hu[2, 45:85, 45:85] = 95.0  # clotted blood
+    assert slices_with_brain(hu, window_slices(hu, (BRAIN,))) == (2,)
 
 
 def test_slices_are_cropped_to_the_head_wherever_it_lies_and_however_large_the_field_is():
