@@ -331,7 +331,8 @@ def _ask(package: ModelPackage, sight: _Sight, runner: Reader, progress: Progres
     logits = logits_of(runner.predict(package, sight.images, progress).probabilities)
     if card.test_time_mirror:
         mirrored = np.ascontiguousarray(sight.images[..., ::-1])
-        logits = (logits + logits_of(runner.predict(package, mirrored).probabilities)) / 2
+        other = logits_of(runner.predict(package, mirrored).probabilities)
+        logits = np.asarray((logits + other) / 2, dtype=np.float32)
     probabilities = calibrate(logits, card.doubt.temperatures)
     study, ranked = study_probabilities(probabilities, sight.count)
     deviations = None

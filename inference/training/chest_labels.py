@@ -248,7 +248,7 @@ def score_answers(
     from_the_front = np.repeat((np.array(views) == "AP")[:, None], targets.shape[1], axis=1)
     view_alone = _mean_area_interval(from_the_front.astype(np.float32), examples, frequent)
     mean = _mean_area_interval(probabilities, examples, frequent)
-    among_abnormal = _mean_area_interval(probabilities, examples, frequent, targets.any(axis=1))
+    among_abnormal = _mean_area_interval(probabilities, examples, frequent, has_finding(examples))
     truth = targets.astype(np.float32)
     figures: dict[str, JsonValue] = {
         "images": len(targets),
@@ -345,7 +345,7 @@ def _pack(
     temperatures = fit_useful_temperatures(logits, validation)
     probabilities = calibrate(logits, temperatures)
     answered = choose_answered(probabilities, validation)
-    abnormal = fit_abnormal(probabilities[:, list(answered)], targets.any(axis=1))
+    abnormal = fit_abnormal(probabilities[:, list(answered)], has_finding(validation))
     studies, is_abnormal = _by_patient(
         [abnormal_score(row[list(answered)], **abnormal) for row in probabilities], validation
     )
@@ -464,6 +464,11 @@ def fit_abnormal(
     return {"scale": float(found.x[0]), "offset": float(found.x[1])}
 
 
+def has_finding(examples: Examples) -> npt.NDArray[np.bool_]:
+    """Return (N,) whether an image has any label."""
+    return np.asarray(examples.targets.any(axis=1), dtype=np.bool_)
+
+
 def _by_patient(
     scores: Sequence[float], examples: Examples
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -471,7 +476,7 @@ def _by_patient(
     patients = sorted(set(examples.patients))
     owner = np.array(examples.patients)
     values = np.asarray(scores, dtype=np.float32)
-    abnormal = examples.targets.any(axis=1)
+    abnormal = has_finding(examples)
     return (
         np.array([values[owner == patient].max() for patient in patients], dtype=np.float32),
         np.array([abnormal[owner == patient].any() for patient in patients], dtype=np.bool_),
