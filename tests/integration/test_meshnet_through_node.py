@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import highdicom as hd
@@ -15,11 +17,9 @@ from integration_rig import embedded_settings as rig_settings
 from integration_rig import ended_runs, send_study, wait_until
 from meshnet_study import MESHNET, NAME, NETWORK, pack_t1, read_t1, write_meshnet_package
 from tfjs import convert_meshnet
-from typer.testing import CliRunner
 
 from dicom_node.ledger import RunState
 from integration.app import Node
-from integration.models_cli import models_app
 
 PLAUSIBLE_ML = (900.0, 1800.0)
 RULES = f"""
@@ -55,10 +55,10 @@ def test_brain_volumes_of_a_foreign_network_reach_seg_sr_and_fhir(form: str, tmp
     config.write_text(
         yaml.safe_dump({"models_dir": str(settings.models_dir), "data_dir": str(settings.data_dir)})
     )
-    added = CliRunner().invoke(
-        models_app, ["add", str(write_meshnet_package(tmp_path / "given", form)), "--config", str(config)]
-    )
-    assert added.exit_code == 0, added.output
+    given = write_meshnet_package(tmp_path / "given", form)
+    command = [sys.executable, "-m", "integration.cli", "models", "add", str(given), "--config", str(config)]
+    added = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert added.returncode == 0, added.stderr
     volume = read_t1()
 
     with Node(settings) as node:

@@ -28,6 +28,7 @@ def config(tmp_path: Path) -> Path:
 def run(config: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PREREAD_CONFIG", "")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(models_cli, "_quiet", lambda: None)  # logging would keep the runner's own stream
 
     def call(*arguments: object) -> Result:
         for console in ("out_console", "err_console"):
