@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
+import torch
 import yaml
 from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from safetensors.torch import load_file
+from torch import nn
 
+from inference.familiarity import pooled_features
 from inference.packages import BUILTIN_NETWORKS
 from inference.preparation import stack_context
+from inference.training.calibration import fit_familiarity, largest_familiar_deviation
 from inference.training.evaluation import (
     DecisionRule,
     Evaluation,
@@ -33,14 +38,27 @@ from inference.training.evaluation import (
     predict_probabilities,
     read_package,
 )
-from inference.training.lgg import cache_path, prepare_case, read_cases, read_institutions, split_patients
+from inference.training.lgg import (
+    LggCase,
+    cache_path,
+    prepare_case,
+    read_cases,
+    read_institutions,
+    split_patients,
+)
 from inference.training.metrics import Interval
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
 from inference.training.run_files import override, write_card, write_weights
 from inference.training.segmentation import BEST, TrainingConfig, train
+from inference.uncertainty import dropout_deviation
 
 NAME: Final = "brain-tumour-lgg"
 VERSION: Final = "2.0.0"
+
+_LAYER: Final = "neck"
+"""Where features are pooled and Grad-CAM is computed: the coarsest map of the decoder."""
+
+_DROPOUT_PASSES: Final = 8
 
 _SEQUENCES: Final = {"all sequences": "all_sequences", "FLAIR alone": "flair_alone"}
 
@@ -109,6 +127,8 @@ def pack(data: Path, run: Path) -> Path:
         },
         "validation_patients": split["validation"],
     }
+    card["explanation_layer"] = _LAYER
+    card["doubt"] = _doubt(network, training, cases, config["context"], folder)
     write_card(folder, card)
     card["metrics"] |= dict(evaluate_model(EvaluateRequest(data=data, package=folder)))
     write_card(folder, card)
@@ -145,6 +165,39 @@ RECIPE: Final = Recipe(
     train=train_model,
     evaluate=evaluate_model,
 )
+
+
+def _doubt(
+    network: nn.Module, training: Sequence[LggCase], validation: Sequence[LggCase], context: int, folder: Path
+) -> dict[str, JsonValue]:
+    """Fit what the package knows of its own limits: familiar slices, and how much dropout may move it."""
+
+    def features(case: LggCase, step: int) -> npt.NDArray[np.float32]:
+        slices = stack_context(prepare_case(case), context)
+        return pooled_features(network, slices[len(slices) // 4 :: step], _LAYER)
+
+    familiarity = fit_familiarity(
+        np.concatenate([features(case, 4) for case in training]),
+        [features(case, 2) for case in validation],
+        folder,
+        _LAYER,
+    )
+    deviations = [_deviation(network, case, context) for case in validation]
+    return {
+        "dropout_passes": _DROPOUT_PASSES,
+        "largest_uncertainty": largest_familiar_deviation(deviations),
+        "familiarity": familiarity.model_dump(mode="json"),
+    }
+
+
+def _deviation(network: nn.Module, case: LggCase, context: int) -> float:
+    """Return the mean deviation over dropout passes within the outline of a case's largest slice."""
+    largest = int(case.masks.sum(axis=(1, 2)).argmax())
+    images = torch.from_numpy(stack_context(prepare_case(case), context)[largest : largest + 1])
+    _, deviation = dropout_deviation(
+        network, lambda: torch.sigmoid(network(images)), _DROPOUT_PASSES, seed=largest
+    )
+    return float(deviation[0, 0][case.masks[largest]].mean())
 
 
 def _card() -> dict[str, Any]:
