@@ -12,6 +12,7 @@ Key              Meaning
 slices           Most slices of each series that are read, evenly spaced among those with enough head
 risk_median      Log hazard of the median training patient
 risk_tertiles    Log hazards between the lower, the middle and the higher third of them
+warning          Sentence that goes with every grade and risk; empty when both are proven
 ===============  ===================================================================================
 """
 
@@ -88,6 +89,7 @@ class _Options(BaseModel):
     slices: int = Field(default=16, ge=1)
     risk_median: float = 0.0
     risk_tertiles: tuple[float, float] = (0.0, 0.0)
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -182,6 +184,7 @@ def fuse(
         heatmaps = (
             () if value == CLASSES[HEALTHY] else _explain(package, network, device, sights, bags, value)
         )
+    estimates = _estimates(options, sights, answer, value)
     if progress is not None:
         progress(total, total)
     return Outcome(
@@ -191,8 +194,8 @@ def fuse(
             inputs=tuple(sight.as_input for sight in sights),
             findings=_findings(sights, answer, value),
             notes=(*notes, *_notes(package, sights, value)),
-            estimates=_estimates(options, sights, answer, value),
-            doubts=doubts + _wavering(package, answer),
+            estimates=estimates,
+            doubts=doubts + _wavering(package, answer) + _unproven(options, estimates),
         ),
         heatmaps=heatmaps,
     )
@@ -417,6 +420,15 @@ def _wavering(package: ModelPackage, answer: _Answer) -> tuple[Doubt, ...]:
             sentence="The model is not sure of its answer: it varies when features are left out.",
         ),
     )
+
+
+def _unproven(options: _Options, estimates: Sequence[Estimate]) -> tuple[Doubt, ...]:
+    """Say that grade and risk were not shown to be better than chance."""
+    is_said = any(said.scale is not Scale.TUMOUR_CLASS for said in estimates)
+    if not is_said or not options.warning:
+        return ()
+    sentence = f"Grade and survival risk are research figures. {options.warning}"
+    return (Doubt(caveat=Caveat.LOW_CONFIDENCE, sentence=sentence),)
 
 
 def _explain(  # noqa: PLR0917 - what was asked and what was answered

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 import typer
 import yaml
+from pydantic import TypeAdapter
 from rich.console import Console
 from torch import nn
 from torch.nn import functional
@@ -65,8 +66,20 @@ SPLIT_SEED: Final = 20261122
 CALIBRATION_SHARE: Final = 0.1
 VALIDATION_SHARE: Final = 0.25
 
+_CHANCE: Final = 0.5
+"""Area under the curve, and concordance, of a guess."""
+
 _CHECKPOINT: Final = "checkpoint.pt"
 _WARM_UP: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figure:
+    """A measured figure as the card holds it."""
+
+    mean: float
+    ci95: tuple[float, float]
+    n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,9 +304,31 @@ def pack(config: FusionConfig, network: DualEncoder, data: FusionData, run: Path
     card["weights"] = {"files": files, "dtype": "float16"}
     card["training_data"] |= describe_counts(data)
     write_card(folder, card)
-    card["metrics"] |= dict(_score(folder, data))
+    figures = _score(folder, data)
+    card["metrics"] |= dict(figures)
+    card["options"] |= {"warning": warn_of_chance(figures)}
     write_card(folder, card)
     return folder
+
+
+def warn_of_chance(figures: Metrics) -> str:
+    """Return what every result must say of grade and risk; empty when both are proven better than chance.
+
+    Parameters
+    ----------
+    figures : mapping
+        What `score_network` measured; the intervals are of left-out training patients.
+    """
+    parts = []
+    for name, figure, what in (("grade", "auc_grade_3", "area"), ("survival", "c_index", "index")):
+        measured = TypeAdapter(dict[str, dict[str, Any]]).validate_python(figures[name])
+        value = TypeAdapter(_Figure).validate_python(measured["cross_validation"][figure])
+        low, high = value.ci95
+        if low <= _CHANCE:
+            parts.append(f"{name}: {what} {value.mean:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+    if not parts:
+        return ""
+    return f"On patients left out of training it was not shown to be better than chance ({'; '.join(parts)})."
 
 
 def evaluate_model(request: EvaluateRequest) -> Metrics:

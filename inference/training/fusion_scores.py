@@ -57,7 +57,7 @@ def class_logits(
 ) -> npt.NDArray[np.float32]:
     """Return (N, classes) logits of slices, or of slices in pairs."""
     given = next(images for images in (ct, mr) if images is not None)
-    parts = []
+    parts = [np.zeros((0, network.class_head.out_features), dtype=np.float32)]
     for start in range(0, len(given), _BATCH):
         rows = slice(start, start + _BATCH)
         images = (

@@ -85,7 +85,7 @@ def survival_loss(log_hazard: torch.Tensor, is_dead: torch.Tensor, time_days: to
     log_hazard, is_dead, time_days : torch.Tensor
         (N,) float, bool, float.
     """
-    if not bool(is_dead.any()):
+    if len(is_dead) == 1 or not bool(is_dead.any()):  # nobody to be ranked against
         return log_hazard.sum() * 0.0
     with _ties_expected():
         loss = neg_partial_log_likelihood(

@@ -101,6 +101,17 @@ def test_an_answer_that_wavers_is_doubted(tmp_path: Path, runner: Runner) -> Non
     assert Caveat.LOW_CONFIDENCE in {doubt.caveat for doubt in doubts if not doubt.is_blocking}
 
 
+def test_grade_and_risk_that_are_not_proven_say_so(tmp_path: Path, runner: Runner) -> None:
+    options = {"slices": 5, "warning": "It was not shown to be better than chance."}
+    package = write_fusion_package(tmp_path / "ill", class_bias=MALIGNANT, options=options)
+    sentences = [doubt.sentence for doubt in fuse(package, {"mr": MR}, runner, STUDY).analysis.doubts]
+    assert any("better than chance" in sentence for sentence in sentences)
+    well = write_fusion_package(tmp_path / "well", class_bias=HEALTHY, options=options)
+    assert not any(
+        "chance" in doubt.sentence for doubt in fuse(well, {"mr": MR}, runner, STUDY).analysis.doubts
+    )
+
+
 def test_a_series_that_cannot_be_read_is_left_out_and_said(tmp_path: Path, runner: Runner) -> None:
     package = write_fusion_package(tmp_path, class_bias=MALIGNANT)
     empty = replace(CT, array=np.zeros_like(CT.array))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fusion_folder import write_fusion_folder
+from pydantic import JsonValue
 
 from inference.packages import load_package
 from inference.training.fusion import (
@@ -19,6 +20,7 @@ from inference.training.fusion import (
     partial_label_loss,
     read_data,
     train,
+    warn_of_chance,
 )
 from inference.training.fusion_augmentation import augment
 from inference.training.fusion_data import split_groups
@@ -117,6 +119,18 @@ def test_a_partial_label_asks_only_what_it_knows() -> None:
     assert float(lesion) == pytest.approx(float(exchanged))
     one = partial_label_loss(logits, torch.tensor([[False, True, False]]))
     assert float(one) == pytest.approx(-math.log(float(probabilities[1])), rel=1e-5)
+
+
+def test_a_card_warns_of_what_is_not_proven() -> None:
+    def figures(low: float) -> dict[str, JsonValue]:
+        value: JsonValue = {"mean": 0.7, "ci95": [low, 0.9], "n": 60}
+        return {
+            "grade": {"cross_validation": {"auc_grade_3": value}},
+            "survival": {"cross_validation": {"c_index": value}},
+        }
+
+    assert warn_of_chance(figures(0.55)) == ""
+    assert "grade: area 0.70, 95 % interval 0.45 to 0.90" in warn_of_chance(figures(0.45))
 
 
 def test_answers_that_agree_cost_nothing() -> None:
