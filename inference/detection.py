@@ -33,6 +33,7 @@ from inference.findings import (
     Laterality,
     Outcome,
     Presence,
+    RiskClass,
     Triage,
 )
 from inference.frontal_films import FrontalFilms, choose_frontal
@@ -213,7 +214,7 @@ def detect(
             inputs=chosen.inputs,
             findings=findings,
             notes=chosen.notes + _result_notes(package, findings, options, is_refused=is_blocked(doubts)),
-            triage=_triage(package, abnormal),
+            triage=_triage(package, abnormal, is_doubted=bool(doubts)),
             doubts=doubts + _wavering(package, findings),
         ),
         heatmaps=heatmaps,
@@ -386,10 +387,15 @@ def _abnormal_probability(found: FoundBoxes, options: DetectionOptions) -> float
     return float(calibrate(found.presence[:1], (options.presence_temperature,))[0])
 
 
-def _triage(package: ModelPackage, abnormal: Sequence[float]) -> Triage | None:
-    """Say how urgent the study looks: as its most abnormal image."""
+def _triage(package: ModelPackage, abnormal: Sequence[float], *, is_doubted: bool) -> Triage | None:
+    """Say how urgent the study looks: as its most abnormal image; a doubted one has no predictive value."""
     card = package.card.doubt.triage
-    return None if card is None or not abnormal else triage_of(max(abnormal), card)
+    if card is None or not abnormal:
+        return None
+    score = max(abnormal)
+    if is_doubted:
+        return Triage(risk=RiskClass.UNCERTAIN, score=score, calibration_patients=card.calibration_patients)
+    return triage_of(score, card)
 
 
 def _finding(number: int, candidate: _Candidate) -> Finding:
