@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from inference.networks.classifiers import Classifier, EncoderClassifier, ResNet50Classifier
 from inference.radiograph_preparation import BLACK
+from inference.training.devices import device_of, training_device
 from inference.training.keras_resnet import load_keras_resnet50
 from inference.training.pretrained import load_encoder
 from inference.training.run_files import HISTORY, append_history, plot_curves
@@ -166,7 +167,7 @@ class _State:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
-        stored = torch.load(path, weights_only=True)
+        stored = torch.load(path, weights_only=True, map_location=device_of(self.network))
         for name in ("network", "average", "locator", "optimiser"):
             getattr(self, name).load_state_dict(stored[name])
         self.epoch, self.step, self.best_epoch = stored["counters"]
@@ -292,22 +293,24 @@ def predict_logits(
         sides = [predict_logits(network, view, batch_size=batch_size, reduced=reduced) for view in views]
         return np.asarray((sides[0] + sides[1]) / 2, dtype=np.float32)
     parts: list[npt.NDArray[np.float32]] = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+    device = device_of(network)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
             filled = np.zeros((batch_size, *images.shape[1:]), dtype=np.float32)
             filled[: len(part)] = part
-            logits = network(torch.from_numpy(filled).contiguous(memory_format=torch.channels_last))
-            parts.append(logits.float()[: len(part)].numpy())
+            logits = network(torch.from_numpy(filled).to(device, memory_format=torch.channels_last))
+            parts.append(logits.float()[: len(part)].cpu().numpy())
     return np.concatenate(parts)
 
 
 def _start(network: Classifier, schedule: Schedule, labels: int) -> _State:
     """Lay out the network, freeze what is frozen, and build the average, the locator and the optimiser."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stub
+    device = training_device()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
     for name in schedule.frozen:
         network.get_submodule(name).requires_grad_(requires_grad=False)
-    locator = nn.Conv2d(network.feature_channels, labels, kernel_size=1)
+    locator = nn.Conv2d(network.feature_channels, labels, kernel_size=1).to(device)
     nn.init.constant_(cast("torch.Tensor", locator.bias), -3.0)
     groups: list[dict[str, Any]] = []
     for is_new, rate in ((True, schedule.peak_rate), (False, schedule.pretrained_rate)):
@@ -361,7 +364,8 @@ def _train_epoch(
     seed: int,
 ) -> dict[str, float]:
     """Train one epoch and return its mean losses; its draws depend on the seed and its number only."""
-    weights = positive_weights(training.targets)
+    device = device_of(state.network)
+    weights = positive_weights(training.targets).to(device)
     torch.manual_seed(seed + state.epoch)
     generator = torch.Generator().manual_seed(seed + state.epoch)
     order = np.random.default_rng((seed, state.epoch)).permutation(len(training.targets))
@@ -374,15 +378,16 @@ def _train_epoch(
         images, places = augment(batch, augmentation, generator)
         for group in state.optimiser.param_groups:
             group["lr"] = one_cycle(state.step / total_steps) * group["peak"]
-        targets = torch.from_numpy(batch.targets).float()
+        targets = torch.from_numpy(batch.targets).float().to(device)
         smooth = targets * (1.0 - schedule.label_smoothing) + 0.5 * schedule.label_smoothing
-        with torch.autocast("cpu", torch.bfloat16):
-            maps = state.network.features(images.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(device.type, torch.bfloat16):
+            maps = state.network.features(images.to(device, memory_format=torch.channels_last))
             logits = state.network.classify(maps)
         loss = functional.binary_cross_entropy_with_logits(logits.float(), smooth, pos_weight=weights)
         losses.append(loss.item())
         if places is not None and batch.is_placed is not None and schedule.box_weight > 0.0:
-            where = box_loss(state.locator(maps.float()), places, torch.from_numpy(batch.is_placed))
+            is_placed = torch.from_numpy(batch.is_placed).to(device)
+            where = box_loss(state.locator(maps.float()), places.to(device), is_placed)
             box_losses.append(where.item())
             loss = loss + schedule.box_weight * where
         state.optimiser.zero_grad(set_to_none=True)
@@ -457,7 +462,7 @@ def box_loss(logits: torch.Tensor, places: torch.Tensor, is_placed: torch.Tensor
     """
     inside = functional.adaptive_max_pool2d(places, logits.shape[-2:])
     entropy = functional.binary_cross_entropy_with_logits(
-        logits, inside, pos_weight=torch.tensor(_INSIDE_WEIGHT), reduction="none"
+        logits, inside, pos_weight=torch.tensor(_INSIDE_WEIGHT, device=logits.device), reduction="none"
     ).mean(dim=(2, 3))
     known = is_placed.float()
     return (entropy * known).sum() / known.sum().clamp_min(1.0)

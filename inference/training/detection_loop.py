@@ -28,6 +28,7 @@ from inference.networks.faster_rcnn import RadiographDetector, freeze_beginning
 from inference.radiograph_preparation import Placement, prepare_grey
 from inference.training.chest_xray import NIH_BOX_CLASSES, Film, Readers, read_film, read_films
 from inference.training.detection_metrics import ScoredImage, torchmetrics_map
+from inference.training.devices import training_device
 from inference.training.pretrained import load_encoder
 from inference.training.radiograph_augmentation import draw_view, see, see_boxes
 from inference.training.run_files import HISTORY, append_history, plot_curves, write_json
@@ -324,7 +325,7 @@ def train_detector(
     """
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     films = choose_films(read_films(data, readers=config.readers), config)
     write_json(out / "config.json", config)
     write_json(

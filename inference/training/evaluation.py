@@ -20,6 +20,7 @@ from torch import nn
 from inference.components import remove_small_components
 from inference.packages import load_package
 from inference.preparation import stack_context
+from inference.training.devices import device_of
 from inference.training.lgg import LggCase, prepare_case
 from inference.training.metrics import (
     Interval,
@@ -202,13 +203,14 @@ def predict_probabilities(
         ]
         return np.asarray((sides[0] + sides[1][..., ::-1]) / 2, dtype=np.float32)
     parts: list[npt.NDArray[np.float32]] = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+    device = device_of(network)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
         for start in range(0, len(slices), batch_size):
             part = slices[start : start + batch_size]
             filled = np.zeros((batch_size, *slices.shape[1:]), dtype=np.float32)
             filled[: len(part)] = part
-            logits = network(torch.from_numpy(filled).contiguous(memory_format=torch.channels_last))
-            parts.append(torch.sigmoid(logits.float())[: len(part), 0].numpy())
+            logits = network(torch.from_numpy(filled).to(device, memory_format=torch.channels_last))
+            parts.append(torch.sigmoid(logits.float())[: len(part), 0].cpu().numpy())
     return np.concatenate(parts)
 
 

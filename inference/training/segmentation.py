@@ -26,6 +26,7 @@ from inference.networks.encoder_attention_unet import EncoderAttentionUNet
 from inference.packages import BUILTIN_NETWORKS
 from inference.preparation import context_indices, stack_context
 from inference.training.augmentation import Crop, MissingSequences, SliceAugmenter
+from inference.training.devices import device_of, training_device
 from inference.training.evaluation import DecisionRule, channels_last, predict_probabilities
 from inference.training.lgg import (
     FLAIR,
@@ -191,7 +192,7 @@ class _State:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
-        stored = torch.load(path, weights_only=True)
+        stored = torch.load(path, weights_only=True, map_location=device_of(self.network))
         self.network.load_state_dict(stored["network"])
         self.average.load_state_dict(stored["average"])
         self.optimiser.load_state_dict(stored["optimiser"])
@@ -294,6 +295,7 @@ def _start(config: TrainingConfig, encoder: Path | None) -> _State:
     network = BUILTIN_NETWORKS[config.network](config.arguments)
     if encoder is not None:
         load_encoder(network.get_submodule("encoder"), encoder, slices=2 * config.context + 1)
+    network.to(training_device())
     channels_last(network)
     groups: list[dict[str, Any]] = []
     for is_encoder, rate in ((True, config.encoder_rate), (False, config.peak_rate)):
@@ -381,15 +383,16 @@ def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage:
     score = SegmentationLoss(config.focal_gamma)
     order = _draw_slices(config, pool, state.epoch)
     total_steps = len(order) // config.batch_size * sum(each.epochs for each in config.stages)
+    device = device_of(state.network)
     state.network.train()
     losses = []
     for batch in _batches(pool, order, config.batch_size):
         inputs, targets = augment(*batch, stage.crop)
         for group in state.optimiser.param_groups:
             group["lr"] = _one_cycle(state.step / total_steps) * group["peak"]
-        with torch.autocast("cpu", torch.bfloat16):
-            scales = _forward(state.network, inputs.contiguous(memory_format=torch.channels_last))
-        loss = _supervise(score, scales, targets)
+        with torch.autocast(device.type, torch.bfloat16):
+            scales = _forward(state.network, inputs.to(device, memory_format=torch.channels_last))
+        loss = _supervise(score, scales, targets.to(device))
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # missing from torch's stub
         nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
@@ -409,7 +412,7 @@ def _forward(network: nn.Module, inputs: torch.Tensor) -> list[torch.Tensor]:
 
 def _supervise(score: SegmentationLoss, scales: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
     """Score the logits of every resolution, each coarser one half as much as the one before."""
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=target.device)
     for depth, logits in enumerate(scales):
         coarse = functional.adaptive_max_pool2d(target, logits.shape[-2:]) if depth else target
         loss = loss + 0.5**depth * score(logits.float(), coarse)
@@ -446,4 +449,4 @@ def _validate(
 
 def _contiguous(network: nn.Module) -> dict[str, torch.Tensor]:
     """Copy a network's weights for safetensors, which takes contiguous tensors only."""
-    return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+    return {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
