@@ -177,7 +177,7 @@ def _on_lgg(
         chosen = np.sort(np.argsort(-areas, kind="stable")[:MAX_SLICES])
         chosen = chosen[areas[chosen] > 0]
         masks = predict_probabilities(network, slices[chosen]) >= package.card.threshold_of(label)
-        held = masks.any(axis=(1, 2))
+        held = np.asarray(masks.any(axis=(1, 2)))
         maps = explain_masks(network, slices[chosen[held]], masks[held], layer, label) if held.any() else ()
         found = iter(maps)
         for index, is_held in zip(chosen, held, strict=True):
@@ -207,7 +207,8 @@ def _on_films(
     def explain(each: nn.Module, image: npt.NDArray[np.float32], value: int) -> npt.NDArray[np.float32]:
         if package.card.task == "detection":
             return explain_presence(cast("RadiographDetector", each), image, layer, value)
-        return grad_cam(each, image[None], layer, lambda logits: logits[:, value - 1])[0]
+        maps = grad_cam(each, image[None], layer, lambda logits: logits[:, value - 1])
+        return np.asarray(maps[0])
 
     for film in _counted(wanted):
         image, references = _boxes_on_square(film, matrix)
