@@ -1,8 +1,8 @@
 """Pure. Looks at an image before a model does, and says what makes an answer doubtful or impossible.
 
 Every check is conservative: it blocks only what no patient's image of the kind looks like, and otherwise
-raises a doubt that goes into the report. The limits were set on training patients of the data sets and
-measured on others (docs/uncertainty.md). Nothing here knows a network; `inference.familiarity` does.
+raises a doubt that goes into the report. How the limits were chosen and what they were measured to do is in
+docs/uncertainty.md. Nothing here knows a network; `inference.familiarity` does.
 """
 
 from __future__ import annotations
