@@ -22,7 +22,7 @@ from inference.training.evaluation import (
 from inference.training.lgg import read_cases, read_institutions, split_patients
 from inference.training.run_files import write_weights
 
-PACKAGE = Path(__file__).parents[2] / "models" / "brain-tumour-lgg" / "1.0.0"
+PACKAGE = Path(__file__).parents[2] / "models" / "brain-tumour-lgg" / "2.0.0"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg"
 
 
@@ -165,7 +165,7 @@ needs_package = pytest.mark.skipif(
 @needs_package
 def test_the_shipped_package_marks_nothing_in_air() -> None:
     packaged = read_package(PACKAGE)
-    probabilities = predict_probabilities(packaged.network, np.full((1, 3, 256, 256), -2.0, dtype=np.float32))
+    probabilities = predict_probabilities(packaged.network, np.full((1, 9, 256, 256), -2.0, dtype=np.float32))
     assert not packaged.rule.decide(probabilities).any()
 
 
