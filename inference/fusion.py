@@ -483,13 +483,13 @@ def _spread(
     sight: _Sight, maps: npt.NDArray[np.float32], suspicion: npt.NDArray[np.float32], about: str
 ) -> Heatmap:
     """Put the maps of the slices that were read back onto the series, each as strong as it is suspicious."""
-    values = np.zeros(sight.volume.array.shape, dtype=np.float32)
-    shape = (values.shape[1], values.shape[2])
+    values: npt.NDArray[np.float32] = np.zeros(sight.volume.array.shape, dtype=np.float32)
+    _, height, width = sight.volume.array.shape
     strengths = suspicion / max(float(suspicion.max()), 1e-6)
     for index, crop, heat, strength in zip(
         sight.slices.indices, sight.slices.crops, maps, strengths, strict=True
     ):
-        values[index] = np.clip(paste(heat, crop, shape), 0.0, 1.0) * strength
+        values[index] = np.clip(paste(heat, crop, (height, width)), 0.0, 1.0) * strength
     return Heatmap(
         values=sight.turn.apply(values),
         series_uid=sight.volume.series_uid,

@@ -76,7 +76,7 @@ class HeadSlices:
 
 def window_unit(hu: npt.NDArray[np.float32], centre_hu: float, width_hu: float) -> npt.NDArray[np.float32]:
     """Map Hounsfield units to 0 (below the window) to 1 (above it)."""
-    return np.clip((hu - (centre_hu - width_hu / 2)) / width_hu, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip((hu - (centre_hu - width_hu / 2)) / width_hu, 0.0, 1.0), dtype=np.float32)
 
 
 def mr_unit(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -84,7 +84,7 @@ def mr_unit(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     low, high = np.percentile(image, _MR_RANGE_PERCENTILES)
     if high <= low:
         return np.zeros(image.shape, dtype=np.float32)
-    return np.clip((image - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip((image - low) / (high - low), 0.0, 1.0), dtype=np.float32)
 
 
 def prepare_slices(
@@ -201,7 +201,7 @@ def _standardise(image: npt.NDArray[np.float32], head: npt.NDArray[np.bool_]) ->
     if deviation == 0.0:
         return np.zeros(image.shape, dtype=np.float32)
     scaled = (image - float(inside.mean(dtype=np.float64))) / deviation
-    return np.clip(scaled, -_CLIP_DEVIATIONS, _CLIP_DEVIATIONS).astype(np.float32)
+    return np.asarray(np.clip(scaled, -_CLIP_DEVIATIONS, _CLIP_DEVIATIONS), dtype=np.float32)
 
 
 def _resize(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:

@@ -241,7 +241,7 @@ class DualEncoder(nn.Module):
         """Return (n,): the probability of a lesion that each slice's (n, features) show by themselves."""
         alone = {"ct": None, "mr": None} | {name: features}
         logits = self.class_head(self.represent(alone["ct"], alone["mr"]))
-        return 1.0 - logits.softmax(dim=1)[:, HEALTHY]
+        return cast("torch.Tensor", 1.0 - logits.softmax(dim=1)[:, HEALTHY])
 
     def summarise(self, name: str, slices: torch.Tensor) -> torch.Tensor:
         """Summarise one modality of a study.

@@ -46,7 +46,7 @@ from inference.training.fusion_data import (
     split_lgg,
 )
 from inference.training.fusion_heads import RiskScale, fit_patient_heads
-from inference.training.fusion_scores import Held, fit_class_temperature, score_network
+from inference.training.fusion_scores import Held, StoredFigure, fit_class_temperature, score_network
 from inference.training.pretrained import load_encoder
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
 from inference.training.run_files import (
@@ -71,15 +71,6 @@ _CHANCE: Final = 0.5
 
 _CHECKPOINT: Final = "checkpoint.pt"
 _WARM_UP: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
-    """A measured figure as the card holds it."""
-
-    mean: float
-    ci95: tuple[float, float]
-    n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +313,7 @@ def warn_of_chance(figures: Metrics) -> str:
     parts = []
     for name, figure, what in (("grade", "auc_grade_3", "area"), ("survival", "c_index", "index")):
         measured = TypeAdapter(dict[str, dict[str, Any]]).validate_python(figures[name])
-        value = TypeAdapter(_Figure).validate_python(measured["cross_validation"][figure])
+        value = TypeAdapter(StoredFigure).validate_python(measured["cross_validation"][figure])
         low, high = value.ci95
         if low <= _CHANCE:
             parts.append(f"{name}: {what} {value.mean:.2f}, 95 % interval {low:.2f} to {high:.2f}")

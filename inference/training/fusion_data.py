@@ -244,7 +244,7 @@ def _glioma(case: LggCase, row: Mapping[str, str], matrix: int, *, has_post: boo
             name: prepare_slices(unit, indices, matrix, is_ct=False).images.astype(np.float16)
             for name, unit in volumes.items()
         },
-        has_tumour=np.asarray(case.masks.any(axis=(1, 2))[list(indices)], dtype=np.bool_),
+        has_tumour=np.asarray(case.masks[list(indices)].any(axis=(1, 2)), dtype=np.bool_),
         grade=int(row["neoplasm_histologic_grade"]) - 1 if row.get("neoplasm_histologic_grade") else None,
         is_dead=row["death01"] == "1" if row.get("death01") else None,
         time_days=float(row.get(_TIME_COLUMN) or 1.0),
@@ -260,7 +260,7 @@ def _copied_post(root: Path) -> frozenset[str]:
 
 def _mr_picture(path: Path, matrix: int) -> npt.NDArray[np.float16]:
     unit = mr_unit(_grey(path))[None]
-    return prepare_slices(unit, (0,), matrix, is_ct=False).images[0].astype(np.float16)
+    return np.asarray(prepare_slices(unit, (0,), matrix, is_ct=False).images[0], dtype=np.float16)
 
 
 def _ct_picture(path: Path, matrix: int) -> npt.NDArray[np.float16]:
@@ -268,7 +268,7 @@ def _ct_picture(path: Path, matrix: int) -> npt.NDArray[np.float16]:
     centre, width = BRAIN_WINDOW_HU
     hu = _grey(path) / 255.0 * width + (centre - width / 2)
     unit = window_unit(hu.astype(np.float32), centre, width)[None]
-    return prepare_slices(unit, (0,), matrix, is_ct=True).images[0].astype(np.float16)
+    return np.asarray(prepare_slices(unit, (0,), matrix, is_ct=True).images[0], dtype=np.float16)
 
 
 def _grey(path: Path) -> npt.NDArray[np.float32]:

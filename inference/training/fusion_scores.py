@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from scipy import special
@@ -35,6 +35,15 @@ Figures = dict[str, JsonValue]
 
 _BATCH: Final = 32
 _PARTNER_SEED: Final = 20261122
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFigure:
+    """A measured figure as the card holds it."""
+
+    mean: float
+    ci95: tuple[float, float]
+    n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -324,8 +333,8 @@ def _table(figures: Mapping[str, JsonValue]) -> Table:
 
     def add(path: tuple[str, ...], value: JsonValue) -> None:
         if isinstance(value, dict) and "ci95" in value:
-            low, high = value["ci95"]  # type: ignore[misc]
-            text = f"{value['mean']:.3f} [{low:.3f}, {high:.3f}] n={value['n']}"
+            figure = TypeAdapter(StoredFigure).validate_python(value)
+            text = f"{figure.mean:.3f} [{figure.ci95[0]:.3f}, {figure.ci95[1]:.3f}] n={figure.n}"
             table.add_row(" / ".join(path[:-1]), path[-1], text)
         elif isinstance(value, dict):
             for name, part in value.items():

@@ -91,7 +91,7 @@ def survival_loss(log_hazard: torch.Tensor, is_dead: torch.Tensor, time_days: to
         loss = neg_partial_log_likelihood(
             log_hazard, is_dead, time_days, ties_method="breslow", reduction="sum"
         )
-    return loss / is_dead.sum()
+    return torch.as_tensor(loss / is_dead.sum())
 
 
 def concordance(log_hazard: torch.Tensor, is_dead: torch.Tensor, time_days: torch.Tensor) -> float:
