@@ -94,6 +94,11 @@ class DetectionOptions(BaseModel):
     presence_temperature: float = Field(
         default=1.0, gt=0, description="Divisor of the logit of an abnormal image, for triage."
     )
+    heatmaps: bool = Field(
+        default=False,
+        description="Whether Grad-CAM of the whole-image answer is drawn; for a model where it points at the "
+        "boxes.",
+    )
     masks: bool = Field(
         default=False,
         description="Whether LiteMedSAM outlines what lies in the boxes (inference/box_masks.py).",
@@ -170,7 +175,7 @@ def detect(
     -------
     Outcome
         One finding a box, most confident first, on the images as stored; heat maps of the first ones where
-        the card names a layer. A study without any frontal radiograph has a blocking doubt and no finding.
+        the card asks for them. A study without any frontal radiograph has a blocking doubt and no finding.
 
     Raises
     ------
@@ -434,7 +439,7 @@ def _explain(
 ) -> tuple[Heatmap, ...]:
     """Draw where the network looked for the labels of the most confident boxes, one map a label and film."""
     layer = borrowed.package.card.explanation_layer
-    if layer is None:
+    if layer is None or not borrowed.options.heatmaps:
         return ()
     position = {film.frame: index for index, film in enumerate(chosen.films)}
     heatmaps: list[Heatmap] = []

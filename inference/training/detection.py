@@ -97,7 +97,7 @@ DROPOUT_PASSES: Final = 8
 _UNSURE_QUANTILE: Final = 0.95
 """Share of the reported validation boxes whose deviation counts as usual."""
 
-_FAMILIAR_FILMS: Final = 600
+_FAMILIAR_FILMS: Final = 400
 _LAYERS: Final = {
     "lite0_fpn": "backbone.body.blocks.6",
     "r50_fpn_v2": "backbone.body.layer4",
@@ -105,8 +105,8 @@ _LAYERS: Final = {
 }
 """Layer of each architecture on which Grad-CAM and familiarity look."""
 
-_HOTTEST: Final = 0.1
-"""Share of a heat map that is compared with a box."""
+_TIMES_CHANCE: Final = 2.0
+"""How much better than chance heat maps must point at the boxes to be drawn."""
 
 
 def train_model(request: TrainRequest) -> Path:
@@ -159,7 +159,8 @@ def pack(data: Path, run: Path) -> Path:
     )
     network = _ready(network)
     films = choose_films(read_films(data, readers=config.readers), config)
-    reads = read_validation(network, films.validation, config, console)
+    layer = _LAYERS[config.arch]
+    reads = read_validation(network, films.validation, config, console, layer=layer)
     variant, variants = compare_variants(reads, len(config.classes))
     options = VARIANTS[variant]
     console.print(_variants_table(variants, variant))
@@ -167,6 +168,7 @@ def pack(data: Path, run: Path) -> Path:
     temperatures = fit_box_temperatures(scored, len(config.classes))
     thresholds = _calibrated_thresholds(scored, config, temperatures)
     presence_temperature = _presence_temperature(scored)
+    explanation = localisation(network, reads, layer, console)
     card = read_card_template(NAME, VERSION) | {
         "network": {"builtin": "faster_rcnn", "arguments": config.network_arguments()},
         "labels": [
@@ -186,8 +188,9 @@ def pack(data: Path, run: Path) -> Path:
             "fusion_overlap": options.fusion_overlap,
             "max_findings": options.max_findings,
             "presence_temperature": presence_temperature,
+            "heatmaps": explanation["pointing_game"] > _TIMES_CHANCE * explanation["pointing_by_chance"],
         },
-        "explanation_layer": _LAYERS[config.arch],
+        "explanation_layer": layer,
         "weights": {"files": files, "dtype": "float16"},
     }
     card["input"] |= {"matrix": config.matrix}
@@ -196,7 +199,7 @@ def pack(data: Path, run: Path) -> Path:
         "dropout_passes": DROPOUT_PASSES,
         "largest_uncertainty": usual_spread(network, reads, scored, thresholds, temperatures),
         "triage": _triage_card(scored, presence_temperature),
-        "familiarity": _familiarity(folder, network, films, config, console),
+        "familiarity": _familiarity(folder, network, films, config, reads),
     }
     card["training_data"] |= {
         "films": {
@@ -208,7 +211,10 @@ def pack(data: Path, run: Path) -> Path:
     }
     card["metrics"] |= {"variants": variants}
     write_card(folder, card)
-    card["metrics"] |= dict(evaluate_model(EvaluateRequest(data=data, package=folder)))
+    figures = detection_figures(scored, config.classes, thresholds, temperatures)
+    figures["explanation"] = explanation
+    _print_figures(figures, console)
+    card["metrics"] |= figures
     write_card(folder, card)
     return folder
 
@@ -244,22 +250,41 @@ def evaluate_model(request: EvaluateRequest) -> Metrics:
     )
     if package.card.explanation_layer is not None:
         figures["explanation"] = localisation(network, reads, package.card.explanation_layer, console)
-    console.print(figures_table(figures))
-    console.print({key: value for key, value in figures.items() if key != "classes"})
+    _print_figures(figures, console)
     return figures
 
 
 def read_validation(
-    network: RadiographDetector, films: Sequence[Film], config: DetectionConfig, console: Console
+    network: RadiographDetector,
+    films: Sequence[Film],
+    config: DetectionConfig,
+    console: Console,
+    *,
+    layer: str | None = None,
 ) -> list[ReadFilm]:
-    """Let the network read films and their mirror images."""
+    """Let the network read films and their mirror images; keep the pooled features of a layer if asked."""
     device = next(network.parameters()).device
+    seen: list[torch.Tensor] = []
+    module = network if layer is None else network.get_submodule(layer)
+    handle = module.register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.mean(dim=(2, 3))) if layer else None
+    )
     reads = []
-    for film in track(films, "reading", console=console):
-        prepared = prepare_film(film, config)
-        readings = read_image(network, prepared.image.float().numpy(), device, mirror=True)
-        reads.append(ReadFilm(film=film, prepared=prepared, readings=tuple(readings)))
+    try:
+        for film in track(films, "reading", console=console):
+            prepared = prepare_film(film, config)
+            readings = read_image(network, prepared.image.float().numpy(), device, mirror=True)
+            features = seen[0][0].float().cpu().numpy() if seen else None
+            seen.clear()
+            reads.append(ReadFilm(film=film, prepared=prepared, readings=tuple(readings), features=features))
+    finally:
+        handle.remove()
     return reads
+
+
+def _print_figures(figures: dict[str, Any], console: Console) -> None:
+    console.print(figures_table(figures))
+    console.print({key: value for key, value in figures.items() if key != "classes"})
 
 
 def fit_box_temperatures(scored: Sequence[ScoredImage], classes: int) -> tuple[float, ...]:
@@ -403,22 +428,24 @@ def _familiarity(
     network: RadiographDetector,
     films: DetectionFilms,
     config: DetectionConfig,
-    console: Console,
+    reads: Sequence[ReadFilm],
 ) -> dict[str, Any]:
     """Fit how training films look to the network, with limits from the validation films."""
-    layer = _LAYERS[config.arch]
-
-    def features(chosen: Sequence[Film]) -> npt.NDArray[np.float32]:
-        parts = [
-            pooled_features(network, prepare_film(film, config).image.float().numpy()[None], layer)
-            for film in track(chosen, "familiar films", console=console)
-        ]
-        return np.concatenate(parts)
-
     training = [*films.boxed, *films.negative]
     chosen = np.random.default_rng(config.seed).permutation(len(training))[:_FAMILIAR_FILMS]
-    known = Familiarity.fit(features([training[int(index)] for index in chosen]))
-    threshold, refusal = thresholds_of(known.distance(features(films.validation)))
+    device = next(network.parameters()).device
+    features = [
+        pooled_features(
+            network,
+            prepare_film(training[int(index)], config).image.float().numpy()[None],
+            _LAYERS[config.arch],
+            device=device,
+        )
+        for index in track(chosen, "familiar films")
+    ]
+    known = Familiarity.fit(np.concatenate(features))
+    validation = np.stack([read.features for read in reads if read.features is not None])
+    threshold, refusal = thresholds_of(known.distance(validation))
     file = known.save(folder)
     (folder / file.file).chmod(0o644)
     return {"file": file.file, "sha256": file.sha256, "threshold": threshold, "refusal": refusal}

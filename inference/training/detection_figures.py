@@ -58,11 +58,12 @@ Weights = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadFilm:
-    """A film with the network's reading of it and of its mirror image."""
+    """A film with the network's reading of it and of its mirror image, and the pooled features of a layer."""
 
     film: Film
     prepared: PreparedFilm
     readings: tuple[FoundBoxes, ...]
+    features: npt.NDArray[np.float32] | None = None
 
 
 def score(reads: Sequence[ReadFilm], options: DetectionOptions) -> list[ScoredImage]:
@@ -194,7 +195,10 @@ def detection_figures(
     )
     figures["abnormal_auc"] = {
         "all": figure(_area(images)),
-        **{view: figure(_area([i for i in images if i.view == view])) for view in ("PA", "AP")},
+        **{
+            view: figure(_area([image for image in images if image.view == view]))
+            for view in sorted({image.view for image in images if image.view})
+        },
     }
     figures["calibration_error"] = calibration_figures(by_iou, temperatures)
     return figures
@@ -272,7 +276,7 @@ def _area(images: Sequence[ScoredImage]) -> Interval:
     def area(weights: Weights) -> float:
         repeats = torch.from_numpy(weights)
         drawn = truth.repeat_interleave(repeats)
-        if len(drawn.unique()) < 2:  # noqa: PLR2004 - both kinds
+        if not 0 < int(drawn.sum()) < len(drawn):
             return float("nan")
         return float(binary_auroc(torch.sigmoid(logits).repeat_interleave(repeats), drawn))
 

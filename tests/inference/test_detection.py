@@ -223,7 +223,7 @@ def test_the_worklist_is_told_unless_the_image_is_doubtful(package_of, monkeypat
 
 
 def test_a_heat_map_lies_on_the_stored_film(package_of) -> None:
-    package = package_of(explanation_layer="backbone.body.blocks.6")
+    package = package_of(explanation_layer="backbone.body.blocks.6", options={"heatmaps": True})
     outcome = detect(
         package,
         {"chest": [film(turn=Turn(is_transposed=True))]},
