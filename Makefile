@@ -35,7 +35,7 @@ $(COMPANIONS): $(STAMP) orthanc/install.py orthanc/fhir-server/package-lock.json
 	apt-get update -qq
 	$(BIN)/python -m orthanc.install --system --fetch
 	bash tests/stack/install-tools.sh
-	$(BIN)/pip install --quiet --editable '.[dev,e2e]'
+	$(BIN)/pip install --quiet --editable '.[dev,e2e,masks]'
 	@touch $@
 
 e2e: $(COMPANIONS) ## Real Orthanc, OHIF in Chromium, FHIR server, PostgreSQL and the validators

@@ -103,6 +103,7 @@ def test_the_real_segmenter_outlines_a_disc() -> None:
     assert 2 * (mask & disc).sum() / (mask.sum() + disc.sum()) > 0.85
 
 
+@pytest.mark.slow
 @installed
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     load_segmenter.cache_clear()
