@@ -56,7 +56,10 @@ NAME: Final = "brain-tumour-lgg"
 VERSION: Final = "2.0.0"
 
 _LAYER: Final = "neck"
-"""Where features are pooled and Grad-CAM is computed: the coarsest map of the decoder."""
+"""Where features are pooled to tell familiar slices: the coarsest map of the decoder."""
+
+_EXPLAINED_LAYER: Final = "stages.2"
+"""Where Grad-CAM is computed, at a quarter of the resolution: maps of the neck do not point at lesions."""
 
 _DROPOUT_PASSES: Final = 8
 
@@ -127,7 +130,7 @@ def pack(data: Path, run: Path) -> Path:
         },
         "validation_patients": split["validation"],
     }
-    card["explanation_layer"] = _LAYER
+    card["explanation_layer"] = _EXPLAINED_LAYER
     card["doubt"] = _doubt(network, training, cases, config["context"], folder)
     write_card(folder, card)
     card["metrics"] |= dict(evaluate_model(EvaluateRequest(data=data, package=folder)))

@@ -193,8 +193,7 @@ def build_tiny_model(models_dir: Path) -> Path:
         "metrics": {},
         "licence": "Apache-2.0",
         "weights": {
-            "file": weights.name,
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "files": [{"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}],
             "dtype": "float32",
         },
     }
