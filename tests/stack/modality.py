@@ -36,16 +36,20 @@ def make_study(
     first_slice: int = 0,
     taken_at: datetime | None = None,
 ) -> list[Dataset]:
-    """Return a small brain-like MR study: a grey disc with a brighter one in it, on a dark ground."""
+    """Return a small brain-like MR study: a folded grey disc with a brighter one in it, on a dark ground.
+
+    The folds are there because the node refuses a uniform disc as the phantom that it is.
+    """
     taken_at = taken_at or datetime.now(UTC)
     rows, columns = np.mgrid[0:size, 0:size] / size - 0.5
     head = np.hypot(rows, columns) < 0.42
+    tissue = 300 + 90 * np.cos(9 * np.arctan2(rows, columns)) * np.sin(24 * np.hypot(rows, columns))
     instances = []
     for series_number, description in enumerate(series_descriptions, start=1):
         for index in range(first_slice, first_slice + slices):
             lesion = np.hypot(rows - 0.12, columns - 0.15) < 0.14 * np.cos((index / slices - 0.5) * 2)
             noise = np.random.default_rng(number * 1000 + index).normal(0, 8, (size, size))
-            pixels = (300 * head + 350 * (lesion & head) + noise).clip(0, 1000).astype(np.uint16)
+            pixels = (tissue * head + 350 * (lesion & head) + noise).clip(0, 1000).astype(np.uint16)
             instances.append(
                 _make_slice(number, series_number, index, description, manufacturer, modality, pixels)
             )
