@@ -14,8 +14,10 @@ from lgg_study import pack_lgg_patient
 
 from dicom_node.ledger import RunState
 from inference.packages import discover
-from inference.preparation import prepare_slices
+from inference.preparation import prepare_slices, stack_context
+from inference.runner import CPU_BATCH_SIZE
 from inference.segmentation import find_regions
+from inference.training.evaluation import predict_probabilities
 from integration.app import Node
 from integration.demo import embedded_settings
 
@@ -35,10 +37,11 @@ pytestmark = [
 def test_the_segmentation_equals_the_network_run_directly(patient: str, tmp_path: Path) -> None:
     packed = pack_lgg_patient(LGG, patient, shuffle=True)
     package = discover(ROOT / "models").package(MODEL)
-    network = package.build().eval()
-    with torch.inference_mode():
-        slices = torch.from_numpy(prepare_slices(packed.channels)).split(1)
-        probabilities = torch.cat([torch.sigmoid(network(image)) for image in slices]).numpy()
+    network = package.build().eval().to(memory_format=torch.channels_last)
+    slices = stack_context(prepare_slices(packed.channels), package.card.input.context)
+    probabilities = predict_probabilities(
+        network, slices, batch_size=CPU_BATCH_SIZE, mirror=package.card.test_time_mirror
+    )[:, None]
     direct = np.any(
         [region.mask for region in find_regions(package, np.moveaxis(probabilities, 1, 0))], axis=0
     )
