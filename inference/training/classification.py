@@ -28,6 +28,7 @@ from inference.training.devices import device_of, training_device
 from inference.training.keras_resnet import load_keras_resnet50
 from inference.training.pretrained import load_encoder
 from inference.training.run_files import HISTORY, append_history, plot_curves
+from inference.training.schedule import follow, one_cycle
 from inference.training.tfjs import read_tfjs_weights
 
 BEST: Final = "best.safetensors"
@@ -377,7 +378,7 @@ def _train_epoch(
         batch = training.take(order[step * schedule.batch_size : (step + 1) * schedule.batch_size])
         images, places = augment(batch, augmentation, generator)
         for group in state.optimiser.param_groups:
-            group["lr"] = one_cycle(state.step / total_steps) * group["peak"]
+            group["lr"] = one_cycle(state.step / total_steps, _WARM_UP) * group["peak"]
         targets = torch.from_numpy(batch.targets).float().to(device)
         smooth = targets * (1.0 - schedule.label_smoothing) + 0.5 * schedule.label_smoothing
         with torch.autocast(device.type, torch.bfloat16):
@@ -395,7 +396,7 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(state.network.parameters(), schedule.clip_norm)
         state.optimiser.step()
         state.step += 1
-        _follow(
+        follow(
             state.average, state.network, min(schedule.average_decay, (1 + state.step) / (10 + state.step))
         )
     record = {"loss": float(np.mean(losses))}
@@ -470,20 +471,3 @@ def box_loss(logits: torch.Tensor, places: torch.Tensor, is_placed: torch.Tensor
 
 _INSIDE_WEIGHT: Final = 4.0
 """How much a place inside a box counts: most places are outside."""
-
-
-def one_cycle(progress: float) -> float:
-    """Share of the peak learning rate at a share of the run: linear warm-up, then a half cosine to zero."""
-    if progress < _WARM_UP:
-        return 0.04 + 0.96 * progress / _WARM_UP
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - _WARM_UP) / (1.0 - _WARM_UP))) + 1e-3
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average's weights and running statistics towards the network's."""
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1.0 - decay)
-        else:
-            kept.copy_(new)

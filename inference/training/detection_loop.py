@@ -6,7 +6,6 @@ what the scores mean in `detection_metrics`. Nothing here runs in the node.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -32,6 +31,7 @@ from inference.training.devices import training_device
 from inference.training.pretrained import load_encoder
 from inference.training.radiograph_augmentation import draw_view, see, see_boxes
 from inference.training.run_files import HISTORY, append_history, plot_curves, write_json
+from inference.training.schedule import contiguous, follow, one_cycle
 
 BEST: Final = "best.safetensors"
 CHECKPOINT: Final = "checkpoint.pt"
@@ -353,7 +353,7 @@ def train_detector(
         )
         if record.get("map", -1.0) >= state.best and "map" in record:
             state.best = record["map"]
-            save_file(_contiguous(state.average), out / BEST)
+            save_file(contiguous(state.average), out / BEST)
         append_history(out, record)
         plot_curves(out, losses=("loss",), scores=("map",))
         state.save(out / CHECKPOINT)
@@ -432,7 +432,7 @@ def _run_epoch(
         images = torch.stack([image for image, _ in batch]).to(device, memory_format=torch.channels_last)
         targets = [{key: value.to(device) for key, value in target.items()} for _, target in batch]
         for group in state.optimiser.param_groups:
-            group["lr"] = _one_cycle(state.step / steps) * group["peak"]
+            group["lr"] = one_cycle(state.step / steps, _WARM_UP) * group["peak"]
         losses = state.network.losses(images, targets, is_bfloat16=is_bfloat16)
         for key, value in _step(config, state, losses).items():
             sums[key] = sums.get(key, 0.0) + value
@@ -464,7 +464,7 @@ def _step(config: DetectionConfig, state: _State, losses: Mapping[str, torch.Ten
     state.optimiser.step()
     state.step += 1
     decay = min(config.average_decay, (1.0 + state.step) / (10.0 + state.step))
-    _follow(state.average, state.network, decay)
+    follow(state.average, state.network, decay)
     return {"loss": float(total.detach())} | {key: float(value.detach()) for key, value in losses.items()}
 
 
@@ -512,25 +512,3 @@ def lay_beside(film: Film, prepared: PreparedFilm, found: FoundBoxes, side: int)
         presence=found.presence,
         true_presence=prepared.presence.numpy(),
     )
-
-
-def _one_cycle(progress: float) -> float:
-    """Share of the peak learning rate at a share of the run: linear warm-up, then a half cosine to zero."""
-    if progress < _WARM_UP:
-        return 0.04 + 0.96 * progress / _WARM_UP
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - _WARM_UP) / (1.0 - _WARM_UP))) + 1e-3
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average's weights and running statistics towards the network's."""
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1.0 - decay)
-        else:
-            kept.copy_(new)
-
-
-def _contiguous(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy a network's weights for safetensors, which takes contiguous tensors only."""
-    return {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}

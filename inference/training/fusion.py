@@ -57,6 +57,7 @@ from inference.training.run_files import (
     write_json,
     write_weights,
 )
+from inference.training.schedule import follow, one_cycle
 
 NAME: Final = "ct-mr-fusion"
 VERSION: Final = "1.0.0"
@@ -71,6 +72,7 @@ _CHANCE: Final = 0.5
 
 _CHECKPOINT: Final = "checkpoint.pt"
 _WARM_UP: Final = 0.1
+"""Share of the run in which the learning rate rises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,7 +505,7 @@ def _train_epoch(
         rows = slice(step * config.batch_size, (step + 1) * config.batch_size)
         pairs = torch.randint(len(data.pairs.cases), (config.pairs,), generator=generator).numpy()
         for group in state.optimiser.param_groups:
-            group["lr"] = _one_cycle(state.step / (steps * config.epochs)) * group["peak"]
+            group["lr"] = one_cycle(state.step / (steps * config.epochs), _WARM_UP) * group["peak"]
         loss, agreement = _step_losses(
             state.network,
             epoch,
@@ -517,7 +519,7 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
         state.optimiser.step()
         state.step += 1
-        _follow(state.average, state.network, min(config.average_decay, (1 + state.step) / (10 + state.step)))
+        follow(state.average, state.network, min(config.average_decay, (1 + state.step) / (10 + state.step)))
         losses.append(loss.item())
         agreements.append(agreement.item())
     return {"loss": float(np.mean(losses)), "agreement": float(np.mean(agreements))}
@@ -555,23 +557,6 @@ def _step_losses(  # noqa: PLR0917 - the parts of one step
         for one, other in ((ct[count:], mr[count:]), (ct[count:], None), (None, mr[count:]))
     ]
     return loss, agreement_loss(*answers)
-
-
-def _one_cycle(progress: float) -> float:
-    """Share of the peak learning rate at a share of the run: linear warm-up, then a half cosine to zero."""
-    if progress < _WARM_UP:
-        return 0.04 + 0.96 * progress / _WARM_UP
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - _WARM_UP) / (1.0 - _WARM_UP))) + 1e-3
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average's weights and running statistics towards the network's."""
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1.0 - decay)
-        else:
-            kept.copy_(new)
 
 
 def _glance(network: DualEncoder, held: Held) -> dict[str, float]:

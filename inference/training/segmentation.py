@@ -6,7 +6,6 @@ volume becomes network input in `inference.preparation`. Nothing here runs in th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -40,6 +39,7 @@ from inference.training.lgg import (
 from inference.training.metrics import dice
 from inference.training.pretrained import load_encoder
 from inference.training.run_files import HISTORY, append_history, plot_curves, write_json
+from inference.training.schedule import contiguous, follow, one_cycle
 
 BEST: Final = "best.safetensors"
 """Name of the best weights in a run folder."""
@@ -260,7 +260,7 @@ def train(
     while state.epoch < len(schedule) and not state.is_stale(config.patience_epochs):
         record = _run_epoch(config, state, pool, validation, schedule[state.epoch])
         if state.best_epoch == state.epoch - 1:
-            save_file(_contiguous(state.average), out / BEST)
+            save_file(contiguous(state.average), out / BEST)
         append_history(out, record)
         plot_curves(out, losses=("loss",), scores=("dice",))
         state.save(out / "checkpoint.pt")
@@ -389,7 +389,7 @@ def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage:
     for batch in _batches(pool, order, config.batch_size):
         inputs, targets = augment(*batch, stage.crop)
         for group in state.optimiser.param_groups:
-            group["lr"] = _one_cycle(state.step / total_steps) * group["peak"]
+            group["lr"] = one_cycle(state.step / total_steps, _WARM_UP) * group["peak"]
         with torch.autocast(device.type, torch.bfloat16):
             scales = _forward(state.network, inputs.to(device, memory_format=torch.channels_last))
         loss = _supervise(score, scales, targets.to(device))
@@ -398,7 +398,7 @@ def _train_epoch(config: TrainingConfig, state: _State, pool: _SlicePool, stage:
         nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
         state.optimiser.step()
         state.step += 1
-        _follow(state.average, state.network, min(config.average_decay, (1 + state.step) / (10 + state.step)))
+        follow(state.average, state.network, min(config.average_decay, (1 + state.step) / (10 + state.step)))
         losses.append(loss.item())
     return float(np.mean(losses))
 
@@ -419,23 +419,6 @@ def _supervise(score: SegmentationLoss, scales: Sequence[torch.Tensor], target: 
     return loss
 
 
-def _one_cycle(progress: float) -> float:
-    """Share of the peak learning rate at a share of the run: linear warm-up, then a half cosine to zero."""
-    if progress < _WARM_UP:
-        return 0.04 + 0.96 * progress / _WARM_UP
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - _WARM_UP) / (1.0 - _WARM_UP))) + 1e-3
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average's weights and running statistics towards the network's."""
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1.0 - decay)
-        else:
-            kept.copy_(new)
-
-
 def _validate(
     network: nn.Module, cases: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 ) -> float:
@@ -445,8 +428,3 @@ def _validate(
     return float(
         np.mean([dice(rule.decide(maps), masks) for maps, (_, masks) in zip(predictions, cases, strict=True)])
     )
-
-
-def _contiguous(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy a network's weights for safetensors, which takes contiguous tensors only."""
-    return {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}

@@ -16,7 +16,7 @@ from inference.findings import Laterality, Presence, Quantity
 from inference.measurement import volume_ml
 from inference.orientation import UnsuitablePlaneError
 from inference.packages import ModelPackage, discover, load_package
-from inference.preparation import prepare_slices
+from inference.preparation import prepare_slices, stack_context
 from inference.resampling import RegistrationError
 from inference.runner import Prediction, Runner, RunStatistics
 from inference.segmentation import (
@@ -24,6 +24,7 @@ from inference.segmentation import (
     MissingInputError,
     assemble_input,
     find_regions,
+    predict_slices,
     restore_probabilities,
     segment,
 )
@@ -178,9 +179,9 @@ def test_the_node_marks_exactly_what_the_network_marks_on_the_raw_slices(tmp_pat
     study = pack_lgg_patient(LGG, patient_id, shuffle=True)
     volumes = {role: read_volume(images[::-1]) for role, images in study.series.items()}
     mask = segment(package, volumes, Runner("cpu"), "1.2").mask
-    prediction = Runner("cpu").predict(package, prepare_slices(study.channels))
+    slices = stack_context(prepare_slices(study.channels), package.card.input.context)
     direct = np.zeros(study.channels.shape[1:], dtype=np.uint8)
-    probabilities = restore_probabilities(prediction.probabilities, volumes["flair"])
+    probabilities = restore_probabilities(predict_slices(package, slices, Runner("cpu")), volumes["flair"])
     for number, region in enumerate(find_regions(package, probabilities), start=1):
         direct[region.mask] = number
     np.testing.assert_array_equal(mask.labels, direct)

@@ -19,11 +19,11 @@ from inference.training.classification import (
     box_loss,
     fit,
     is_new_layer,
-    one_cycle,
     predict_logits,
 )
 from inference.training.classification_metrics import mean_area
 from inference.training.run_files import HISTORY
+from inference.training.schedule import one_cycle
 
 STILL = Augmentation(mirror=False, rotation_degrees=0, scale=0, shift=0, contrast=0, brightness=0)
 
@@ -173,7 +173,7 @@ def test_only_known_places_count():
 
 
 def test_the_rate_rises_and_falls_once():
-    rates = [one_cycle(step / 100) for step in range(101)]
+    rates = [one_cycle(step / 100, 0.15) for step in range(101)]
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert rates[0] < 0.1
     assert rates[-1] < 0.01
