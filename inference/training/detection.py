@@ -90,6 +90,12 @@ CONCEPTS: Final = {
 MOST_FALSE_POSITIVES: Final = 0.15
 """Most false positives of one class an image at its threshold: about one an image over eight classes."""
 
+LEAST_PRECISION: Final = 0.1
+"""Share of a class's reported boxes that must hit a drawn one; NIH's readers drew a part of what is there."""
+
+UNREPORTED: Final = 0.9999
+"""Threshold of a class that no score makes good enough."""
+
 PREDICTIVE_VALUES: Final = 0.9
 """Predictive value wanted of low and of high risk."""
 
@@ -188,6 +194,7 @@ def pack(data: Path, run: Path) -> Path:
             "fusion_overlap": options.fusion_overlap,
             "max_findings": options.max_findings,
             "presence_temperature": presence_temperature,
+            "notes": _notes(config, thresholds),
             "heatmaps": explanation["pointing_game"] > _TIMES_CHANCE * explanation["pointing_by_chance"],
         },
         "explanation_layer": layer,
@@ -389,13 +396,33 @@ def _class_of(concept: str) -> str:
 def _calibrated_thresholds(
     scored: Sequence[ScoredImage], config: DetectionConfig, temperatures: Sequence[float]
 ) -> list[float]:
-    """Choose the thresholds on raw scores and turn them into calibrated ones."""
+    """Choose the thresholds on raw scores and calibrate them; `UNREPORTED` where none is good."""
     raw = choose_thresholds(
-        scored, len(config.classes), least=LEAST_IOU, most_false_positives=MOST_FALSE_POSITIVES
+        scored,
+        len(config.classes),
+        least=LEAST_IOU,
+        most_false_positives=MOST_FALSE_POSITIVES,
+        least_precision=LEAST_PRECISION,
     )
     labels = np.arange(len(raw), dtype=np.int64)
-    values = calibrated(np.array(raw, dtype=np.float32), labels, temperatures)
-    return [round(float(np.clip(value, 0.001, 0.999)), 4) for value in values]
+    filled = np.array([UNREPORTED if value is None else value for value in raw], dtype=np.float32)
+    values = calibrated(filled, labels, temperatures)
+    return [
+        UNREPORTED if chosen is None else round(float(np.clip(value, 0.001, 0.99)), 4)
+        for chosen, value in zip(raw, values, strict=True)
+    ]
+
+
+def _notes(config: DetectionConfig, thresholds: Sequence[float]) -> list[str]:
+    """Say which classes are looked for and not reported."""
+    names = [
+        name.replace("_", " ").lower()
+        for name, threshold in zip(config.classes, thresholds, strict=True)
+        if threshold == UNREPORTED
+    ]
+    if not names:
+        return []
+    return [f"Not reported, because too few of its boxes were right on validation films: {', '.join(names)}."]
 
 
 def _presence_temperature(scored: Sequence[ScoredImage]) -> float:
@@ -404,8 +431,11 @@ def _presence_temperature(scored: Sequence[ScoredImage]) -> float:
     return fit_temperatures(logits, truth)[0]
 
 
-def _triage_card(scored: Sequence[ScoredImage], temperature: float) -> dict[str, Any]:
-    """Choose the triage thresholds on one score a patient: that of the most abnormal film."""
+def _triage_card(scored: Sequence[ScoredImage], temperature: float) -> dict[str, Any] | None:
+    """Choose the triage thresholds on one score a patient: that of the most abnormal film.
+
+    None when neither side reaches the predictive value that is wanted: such a triage would say nothing.
+    """
     patients: dict[str, tuple[float, bool]] = {}
     for image in scored:
         probability = float(calibrate(image.presence[:1], (temperature,))[0])
@@ -417,6 +447,8 @@ def _triage_card(scored: Sequence[ScoredImage], temperature: float) -> dict[str,
         negative_target=PREDICTIVE_VALUES,
         positive_target=PREDICTIVE_VALUES,
     )
+    if not card.negative_predictive_value and not card.positive_predictive_value:
+        return None
     return {
         key: round(value, 4) if isinstance(value, float) else value
         for key, value in card.model_dump().items()

@@ -40,7 +40,7 @@ LEAST_IOU: Final = 0.4
 LEAST_IOBB: Final = 0.5
 """Share of a found box inside a drawn one from which it is right by IoBB."""
 
-CERTAINTY: Final = 0.95
+CERTAINTY: Final = 0.9
 """Share of resamples in which a variant must be better to be kept."""
 
 VARIANTS: Final[Mapping[str, DetectionOptions]] = {

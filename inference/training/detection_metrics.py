@@ -239,8 +239,13 @@ def _resample(images: Sequence[ScoredImage], seed: int, resamples: int) -> Itera
 
 
 def choose_thresholds(
-    images: Sequence[ScoredImage], classes: int, *, least: float, most_false_positives: float
-) -> list[float]:
+    images: Sequence[ScoredImage],
+    classes: int,
+    *,
+    least: float,
+    most_false_positives: float,
+    least_precision: float,
+) -> list[float | None]:
     """Choose the score from which each class is reported: best F1 within a rate of false positives.
 
     Parameters
@@ -253,22 +258,29 @@ def choose_thresholds(
         Intersection over union from which a box is right.
     most_false_positives : float
         Most false positives of one class an image.
+    least_precision : float
+        Share of the reported boxes that must be right.
 
     Returns
     -------
-    list of float
-        One a class, strictly between 0 and 1.
+    list of float or None
+        One a class, strictly between 0 and 1; None where no score is good enough, or nothing is found.
     """
-    chosen = []
+    chosen: list[float | None] = []
     for label in range(classes):
         matches = match(images, label, least)
         order = np.argsort(-matches.scores, kind="stable")
         hits = np.cumsum(matches.is_hit[order])
         misses = np.cumsum(~matches.is_hit[order])
         score = 2 * hits / np.maximum(hits + misses + matches.drawn.sum(), 1)
-        score[misses > most_false_positives * len(images)] = -1.0
-        best = float(matches.scores[order][int(score.argmax())]) if len(score) else 0.5
-        chosen.append(float(np.clip(np.floor(best * 1000) / 1000, 0.01, 0.99)))
+        is_good = (misses <= most_false_positives * len(images)) & (hits >= least_precision * (hits + misses))
+        score[~is_good] = 0.0
+        best = int(score.argmax()) if len(score) else -1
+        if best < 0 or score[best] == 0.0:
+            chosen.append(None)
+            continue
+        value = np.floor(float(matches.scores[order][best]) * 1000) / 1000
+        chosen.append(float(np.clip(value, 0.01, 0.99)))
     return chosen
 
 

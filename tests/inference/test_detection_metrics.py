@@ -116,6 +116,17 @@ def test_intervals_resample_patients_not_images() -> None:
 
 def test_thresholds_keep_the_hits_and_leave_the_misses_within_the_rate() -> None:
     images = [image([(A, 0.8, 0), (B, 0.3, 0)], [(A, 0)], patient=str(i)) for i in range(10)]
-    first, second = choose_thresholds(images, 2, least=0.5, most_false_positives=0.2)
+    first, second = choose_thresholds(images, 2, least=0.5, most_false_positives=0.2, least_precision=0.3)
     assert 0.3 < first <= 0.8
-    assert second == 0.5
+    assert second is None
+    (strict,) = choose_thresholds(images[:0], 1, least=0.5, most_false_positives=1.0, least_precision=0.3)
+    assert strict is None
+
+
+def test_a_class_that_is_seldom_right_is_not_reported() -> None:
+    wrong = [image([(B, 0.9 - i / 100, 0)], [(A, 0)], patient=str(i)) for i in range(9)]
+    right = [image([(A, 0.1, 0)], [(A, 0)], patient="right")]
+    (threshold,) = choose_thresholds(
+        wrong + right, 1, least=0.5, most_false_positives=2.0, least_precision=0.2
+    )
+    assert threshold is None
