@@ -27,7 +27,13 @@ from inference.radiograph_preparation import BLACK
 from inference.training.devices import device_of, training_device
 from inference.training.keras_resnet import load_keras_resnet50
 from inference.training.pretrained import load_encoder
-from inference.training.run_files import HISTORY, append_history, plot_curves
+from inference.training.run_files import (
+    HISTORY,
+    append_history,
+    load_checkpoint,
+    plot_curves,
+    save_checkpoint,
+)
 from inference.training.schedule import follow, one_cycle
 from inference.training.tfjs import read_tfjs_weights
 
@@ -150,29 +156,29 @@ class _State:
     best_score: float = -math.inf
     best_epoch: int = -1
 
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "network": self.network,
+            "average": self.average,
+            "locator": self.locator,
+            "optimiser": self.optimiser,
+        }
+
     def save(self, path: Path) -> None:
         """Write the checkpoint, complete or not at all."""
-        partial = path.with_suffix(".part")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "locator": self.locator.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "counters": [self.epoch, self.step, self.best_epoch],
-                "best_score": self.best_score,
-            },
-            partial,
-        )
-        partial.replace(path)
+        values = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score,
+        }
+        save_checkpoint(path, self._parts, values)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
-        stored = torch.load(path, weights_only=True, map_location=device_of(self.network))
-        for name in ("network", "average", "locator", "optimiser"):
-            getattr(self, name).load_state_dict(stored[name])
-        self.epoch, self.step, self.best_epoch = stored["counters"]
-        self.best_score = stored["best_score"]
+        for name, value in load_checkpoint(path, self._parts, device_of(self.network)).items():
+            setattr(self, name, value)
 
 
 Score = Callable[[npt.NDArray[np.float32], Examples], dict[str, float]]

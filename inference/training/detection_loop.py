@@ -27,10 +27,17 @@ from inference.networks.faster_rcnn import RadiographDetector, freeze_beginning
 from inference.radiograph_preparation import Placement, prepare_grey
 from inference.training.chest_xray import NIH_BOX_CLASSES, Film, Readers, read_film, read_films
 from inference.training.detection_metrics import ScoredImage, torchmetrics_map
-from inference.training.devices import training_device
+from inference.training.devices import device_of, training_device
 from inference.training.pretrained import load_encoder
 from inference.training.radiograph_augmentation import draw_view, see, see_boxes
-from inference.training.run_files import HISTORY, append_history, plot_curves, write_json
+from inference.training.run_files import (
+    HISTORY,
+    append_history,
+    load_checkpoint,
+    plot_curves,
+    save_checkpoint,
+    write_json,
+)
 from inference.training.schedule import contiguous, follow, one_cycle
 
 BEST: Final = "best.safetensors"
@@ -275,29 +282,19 @@ class _State:
     step: int = 0
     best: float = -1.0
 
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"network": self.network, "average": self.average, "optimiser": self.optimiser}
+
     def save(self, path: Path) -> None:
         """Write the checkpoint, complete or not at all."""
-        partial = path.with_suffix(".part")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "counters": [self.epoch, self.step],
-                "best": self.best,
-            },
-            partial,
-        )
-        partial.replace(path)
+        values = {"epoch": self.epoch, "step": self.step, "best": self.best}
+        save_checkpoint(path, self._parts, values)
 
-    def load(self, path: Path, device: torch.device) -> None:
+    def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
-        stored = torch.load(path, weights_only=True, map_location=device)
-        self.network.load_state_dict(stored["network"])
-        self.average.load_state_dict(stored["average"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.epoch, self.step = stored["counters"]
-        self.best = stored["best"]
+        for name, value in load_checkpoint(path, self._parts, device_of(self.network)).items():
+            setattr(self, name, value)
 
 
 def train_detector(
@@ -341,7 +338,7 @@ def train_detector(
     )
     state = _start(config, encoder, device)
     if resume and (out / CHECKPOINT).exists():
-        state.load(out / CHECKPOINT, device)
+        state.load(out / CHECKPOINT)
         console.print(f"resumed after epoch {state.epoch}")
     else:
         (out / HISTORY).unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from inference.networks.dual_encoder import DualEncoder
 from inference.packages import load_package
+from inference.training.devices import device_of
 from inference.training.fusion_augmentation import augment
 from inference.training.fusion_data import (
     CLASSES,
@@ -51,8 +52,10 @@ from inference.training.pretrained import load_encoder
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
 from inference.training.run_files import (
     append_history,
+    load_checkpoint,
     override,
     plot_curves,
+    save_checkpoint,
     write_card,
     write_json,
     write_weights,
@@ -172,26 +175,19 @@ class _State:
     epoch: int = 0
     step: int = 0
 
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"network": self.network, "average": self.average, "optimiser": self.optimiser}
+
     def save(self, path: Path) -> None:
-        partial = path.with_suffix(".part")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "epoch": self.epoch,
-                "step": self.step,
-            },
-            partial,
-        )
-        partial.replace(path)
+        """Write the checkpoint, complete or not at all."""
+        values = {"epoch": self.epoch, "step": self.step}
+        save_checkpoint(path, self._parts, values)
 
     def load(self, path: Path) -> None:
-        stored = torch.load(path, weights_only=True)
-        self.network.load_state_dict(stored["network"])
-        self.average.load_state_dict(stored["average"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.epoch, self.step = stored["epoch"], stored["step"]
+        """Continue from a checkpoint."""
+        for name, value in load_checkpoint(path, self._parts, device_of(self.network)).items():
+            setattr(self, name, value)
 
 
 def read_data(root: Path, matrix: int) -> FusionData:

@@ -166,6 +166,37 @@ def write_weights(network: nn.Module, folder: Path, stem: str = "model") -> list
     return files
 
 
+def save_checkpoint(
+    path: Path, parts: Mapping[str, nn.Module | torch.optim.Optimizer], values: Mapping[str, float]
+) -> None:
+    """Write what a resumed run continues from, complete or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint.
+    parts : mapping
+        Networks and optimiser by name.
+    values : mapping
+        Counters and best scores by name.
+    """
+    partial = path.with_suffix(".part")
+    states = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(states | {"values": dict(values)}, partial)
+    partial.replace(path)
+
+
+def load_checkpoint(
+    path: Path, parts: Mapping[str, nn.Module | torch.optim.Optimizer], device: torch.device
+) -> dict[str, Any]:
+    """Put the parts back as a checkpoint has them, and return its values."""
+    stored = torch.load(path, weights_only=True, map_location=device)
+    for name, part in parts.items():
+        part.load_state_dict(stored[name])
+    values: dict[str, Any] = stored["values"]
+    return values
+
+
 def write_card(folder: Path, card: Mapping[str, Any]) -> Path:
     """Write a package's card after checking it.
 

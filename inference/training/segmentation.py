@@ -38,7 +38,14 @@ from inference.training.lgg import (
 )
 from inference.training.metrics import dice
 from inference.training.pretrained import load_encoder
-from inference.training.run_files import HISTORY, append_history, plot_curves, write_json
+from inference.training.run_files import (
+    HISTORY,
+    append_history,
+    load_checkpoint,
+    plot_curves,
+    save_checkpoint,
+    write_json,
+)
 from inference.training.schedule import contiguous, follow, one_cycle
 
 BEST: Final = "best.safetensors"
@@ -175,29 +182,28 @@ class _State:
     best_dice: float = 0.0
     best_epoch: int = -1
 
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "network": self.network,
+            "average": self.average,
+            "optimiser": self.optimiser,
+        }
+
     def save(self, path: Path) -> None:
         """Write the checkpoint, complete or not at all."""
-        partial = path.with_suffix(".part")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "counters": [self.epoch, self.step, self.best_epoch],
-                "best_dice": self.best_dice,
-            },
-            partial,
-        )
-        partial.replace(path)
+        values = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "best_dice": self.best_dice,
+        }
+        save_checkpoint(path, self._parts, values)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
-        stored = torch.load(path, weights_only=True, map_location=device_of(self.network))
-        self.network.load_state_dict(stored["network"])
-        self.average.load_state_dict(stored["average"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.epoch, self.step, self.best_epoch = stored["counters"]
-        self.best_dice = stored["best_dice"]
+        for name, value in load_checkpoint(path, self._parts, device_of(self.network)).items():
+            setattr(self, name, value)
 
     def is_stale(self, patience_epochs: int) -> bool:
         """Whether the best weights are older than the patience."""

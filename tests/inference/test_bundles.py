@@ -123,15 +123,19 @@ def test_what_may_not_run_is_refused_by_its_name(case):
 
 
 class Payload:
+    def __init__(self, trace):
+        self.trace = trace
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/never",)
+        return os.system, (f"touch '{self.trace}'",)
 
 
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path):
     files = bundle_files()
-    files["bundle/models/model.pt"] = pickle.dumps(Payload(), protocol=2)
+    files["bundle/models/model.pt"] = pickle.dumps(Payload(tmp_path / "trace"), protocol=2)
     with pytest.raises(ModelPackageError, match="more than tensors"):
         load_package(write_bundle_package(tmp_path, files)).build()
+    assert not (tmp_path / "trace").exists()
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
