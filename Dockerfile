@@ -9,12 +9,12 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_EXTRA_INDEX_URL=${PIP
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml no-deps.txt README.md LICENSE ./
 COPY dicom_node dicom_node
 COPY inference inference
 COPY reporting reporting
 COPY integration integration
-RUN pip install .
+RUN pip install '.[language]' && pip install --no-deps --requirement no-deps.txt
 
 FROM python:3.11.11-slim-bookworm
 RUN groupadd --gid 10001 preread \

@@ -12,9 +12,10 @@ help: ## Show this list
 
 setup: $(STAMP) ## Create the virtual environment (about 6 GB, two to three minutes)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml no-deps.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps --requirement no-deps.txt
 	@touch $@
 
 demo: setup ## A synthetic brain MR through the whole node: SQLite, local folders, no server
