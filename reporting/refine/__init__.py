@@ -1,42 +1,23 @@
 """Pure. The port through which a language model may word a report.
 
 A site without a language model loses nothing: the draft stands, and its provenance
-says so. A wording that has not been checked against the findings reaches nobody;
-this version has no checker, so a model that is plugged in is not asked either.
+says so. A wording that has not been checked against the findings reaches nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from inference.findings import Analysis
+from reporting.refine.port import LanguageModel
 from reporting.text import Author, ReportText, TextProvenance
 
 _NO_MODEL: Final = "The draft stands: no language model is configured."
 _NO_CHECK: Final = (
     "The draft stands: this version cannot check a language model's wording against the findings."
 )
-
-
-class LanguageModel(Protocol):
-    """What Preread needs of a language model; adapters are in ``integration/llm.py``."""
-
-    @property
-    def identity(self) -> str:
-        """Name and version, as they are written into provenance."""
-        ...
-
-    def complete(self, prompt: str) -> str:
-        """Return the completion of a prompt that holds findings and no patient data.
-
-        Raises
-        ------
-        TransientError
-            If the model cannot be reached.
-        """
-        ...
 
 
 def refine(draft: ReportText, analyses: Sequence[Analysis], model: LanguageModel | None = None) -> ReportText:
@@ -59,3 +40,6 @@ def refine(draft: ReportText, analyses: Sequence[Analysis], model: LanguageModel
     del analyses  # the ground of the check that a language model's wording has to pass
     remark = _NO_MODEL if model is None else _NO_CHECK
     return replace(draft, provenance=TextProvenance(author=Author.RULES, remark=remark))
+
+
+__all__ = ["LanguageModel", "refine"]

@@ -1,0 +1,138 @@
+"""Pure. The prompt: the facts of a study in a fixed form, and what the language model may do with them.
+
+No identifier, no date and no UID can get in: nothing of a header is read here, clinical
+information comes as words of a closed vocabulary (``reporting/clinical/``), and the crude
+report is kept to letters, digits and plain punctuation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from inference.findings import Laterality, Presence, Quantity
+from reporting.facts import Certainty, Fact, FactKind, Facts
+from reporting.recommendations import Recommendation
+from reporting.refine.answer import describe_schema
+from reporting.refine.port import CompletionRequest
+
+#: What the model is told. Short, because the embedded model is small; a large one needs no more.
+SYSTEM: Final = (
+    "You word radiology reports. State every fact once under findings and sum up under impression. "
+    "Cite the ids of the facts in each sentence. Add nothing: no other finding, number, side, comparison, "
+    "cause or advice. Present facts without high confidence are possible, not certain. "
+    "Copy recommendations word for word. Answer in JSON."
+)
+_HEADINGS: Final = {
+    Presence.PRESENT: "Present",
+    Presence.ABSENT: "Absent",
+    Presence.UNDETERMINED: "Undetermined",
+}
+_SIDES: Final = {
+    Laterality.LEFT: "left",
+    Laterality.RIGHT: "right",
+    Laterality.BILATERAL: "both sides",
+}
+_MAX_CRUDE_LENGTH: Final = 600
+_NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 .,;:()%/-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """All that a text may rest on.
+
+    Attributes
+    ----------
+    examination : str
+        Which images were read, for example ``chest radiograph``.
+    clinical : tuple of str
+        What the order says, in words of a closed vocabulary: context, never a finding.
+    crude : tuple of str
+        Sentences that a network wrote from the image; unverified, never a fact.
+    recommendations : tuple of Recommendation
+        The advice that may be given.
+    """
+
+    facts: Facts
+    examination: str = ""
+    clinical: tuple[str, ...] = ()
+    crude: tuple[str, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+
+
+def build_request(ground: Ground, *, max_tokens: int = 512, timeout_s: float = 60.0) -> CompletionRequest:
+    """Return what a language model is asked to word a report.
+
+    Returns
+    -------
+    CompletionRequest
+        Equal grounds give equal requests; its schema admits only sentences that cite the ground's facts
+        and recommendations.
+    """
+    return CompletionRequest(
+        system=SYSTEM,
+        user=describe_ground(ground),
+        schema=describe_schema(
+            [fact.alias for fact in ground.facts.facts],
+            [recommendation.alias for recommendation in ground.recommendations],
+        ),
+        max_tokens=max_tokens,
+        timeout_s=timeout_s,
+    )
+
+
+def describe_ground(ground: Ground) -> str:
+    """Return the user's message: one line per present fact, one for all absent ones, and the rest."""
+    lines = [f"Examination: {ground.examination}"] if ground.examination else []
+    if ground.clinical:
+        lines.append(f"Clinical information: {' '.join(ground.clinical)}")
+    present = ground.facts.with_presence(Presence.PRESENT)
+    lines += [f"{_HEADINGS[Presence.PRESENT]}: {describe_fact(fact)}" for fact in present]
+    for presence in (Presence.ABSENT, Presence.UNDETERMINED):
+        facts = ground.facts.with_presence(presence)
+        if facts:
+            lines.append(f"{_HEADINGS[presence]}: {'; '.join(_name(fact) for fact in facts)}")
+    crude = clean_crude(ground.crude)
+    if crude:
+        lines.append(f"Unverified text, no source of facts: {crude}")
+    lines += [f"Recommendation {one.alias}: {one.text}" for one in ground.recommendations]
+    return "\n".join(lines)
+
+
+def describe_fact(fact: Fact) -> str:
+    """Return a present fact on one line: ``F1 nodule, right lung, upper zone, 12 mm, low confidence``."""
+    parts = [_name(fact), _place(fact), *_sizes(fact)]
+    if fact.kind is not FactKind.ANATOMY and fact.certainty is not Certainty.UNSTATED:
+        parts.append(f"{fact.certainty.value} confidence")
+    return ", ".join(part for part in parts if part)
+
+
+def clean_crude(sentences: Sequence[str]) -> str:
+    """Return a network's sentences as plain text of bounded length."""
+    return _NOT_PLAIN.sub(" ", " ".join(sentences))[:_MAX_CRUDE_LENGTH].strip()
+
+
+def _name(fact: Fact) -> str:
+    return f"{fact.alias} {fact.noun}"
+
+
+def _place(fact: Fact) -> str:
+    if fact.side is Laterality.BILATERAL:
+        place = f"{_SIDES[fact.side]} of the {fact.site_noun}"
+    else:
+        place = f"{_SIDES[fact.side]} {fact.site_noun}" if fact.side else fact.site_noun
+    return place if fact.zone is None else f"{place}, {fact.zone.value} zone"
+
+
+def _sizes(fact: Fact) -> list[str]:
+    """Return the sizes; two diameters as one product of lengths, as reports write them."""
+    texts = {size.quantity: size.text for size in fact.sizes}
+    long_axis, perpendicular = texts.get(Quantity.LONG_AXIS), texts.get(Quantity.PERPENDICULAR_AXIS)
+    sizes = [texts[quantity] for quantity in (Quantity.VOLUME, Quantity.AREA) if quantity in texts]
+    if long_axis and perpendicular:
+        sizes.append(f"{long_axis} x {perpendicular}")
+    elif long_axis:
+        sizes.append(long_axis)
+    return sizes
