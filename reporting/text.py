@@ -39,10 +39,13 @@ class Sentence:
     ----------
     finding_ids : tuple of str
         ``model/F1``: empty for a sentence about the method.
+    is_fixed : bool
+        Whether the wording is part of the safety of the text (``safety.py``): nobody rewords it.
     """
 
     text: str
     finding_ids: tuple[str, ...] = ()
+    is_fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def draft_report(
         SectionName.PROCEDURE: describe_procedure(analyses, views, has_heatmaps=has_heatmaps),
         SectionName.FINDINGS: findings,
         SectionName.IMPRESSION: summarise(analyses, views),
-        SectionName.RECOMMENDATION: (Sentence(text=REVIEW_SENTENCE),),
+        SectionName.RECOMMENDATION: (Sentence(text=REVIEW_SENTENCE, is_fixed=True),),
     }
     return ReportText(
         sections=tuple(

@@ -27,7 +27,7 @@ def describe_findings(analysis: Analysis, views: Views) -> list[Sentence]:
     """Return what one model found; of a model that gave no answer, why."""
     if analysis.is_refused:
         reasons = [describe_doubt(doubt) for doubt in analysis.doubts if doubt.is_blocking]
-        return [Sentence(text=f"The algorithm {analysis.model.name}: {reason}") for reason in reasons]
+        return [_fix(f"The algorithm {analysis.model.name}: {reason}") for reason in reasons]
     seen = present(analysis.findings)
     titles = number_titles(seen)
     sentences: list[Sentence] = []
@@ -36,10 +36,10 @@ def describe_findings(analysis: Analysis, views: Views) -> list[Sentence]:
     sentences += _describe_others(analysis)
     if not analysis.findings and not analysis.estimates:
         verb = _NOTHING.get(analysis.model.task, "reported")
-        sentences.append(Sentence(text=f"The algorithm {verb} nothing."))
+        sentences.append(_fix(f"The algorithm {verb} nothing."))
     for estimate in analysis.estimates:
-        sentences += [Sentence(text=text) for text in describe_estimate(estimate)]
-    sentences += [Sentence(text=describe_doubt(doubt)) for doubt in analysis.doubts]
+        sentences += [_fix(text) for text in describe_estimate(estimate)]
+    sentences += [_fix(describe_doubt(doubt)) for doubt in analysis.doubts]
     return sentences
 
 
@@ -68,16 +68,19 @@ def describe_estimate(estimate: Estimate) -> list[str]:
 
 def _describe_present(analysis: Analysis, finding: Finding, title: str, views: Views) -> list[Sentence]:
     ids = (name_finding(analysis, finding),)
+    fixed: list[str] = []
     if is_anatomy(finding):
         texts = _describe_structure(finding, title)
     elif finding.box is not None:
         texts = [f"{title}: marked {describe_place(finding, views)}.", *_size(finding)]
-        texts += _confidence(finding, "mark")
+        fixed = _confidence(finding, "mark")
     elif is_outlined(finding):
-        texts = [f"{title}: {describe_side(finding)}.", *_size(finding), *_confidence(finding, "outline")]
+        texts = [f"{title}: {describe_side(finding)}.", *_size(finding)]
+        fixed = _confidence(finding, "outline")
     else:
-        texts = _describe_label(finding, title)
-    return [Sentence(text=text, finding_ids=ids) for text in texts]
+        texts = [_describe_label(finding, title)]
+        fixed = _spread(finding)
+    return [Sentence(text=text, finding_ids=ids) for text in texts] + [_fix(text, ids) for text in fixed]
 
 
 def _describe_structure(finding: Finding, title: str) -> list[str]:
@@ -85,23 +88,25 @@ def _describe_structure(finding: Finding, title: str) -> list[str]:
     return [f"{title}: {join(sizes)}." if sizes else f"{title} was outlined."]
 
 
-def _describe_label(finding: Finding, title: str) -> list[str]:
+def _describe_label(finding: Finding, title: str) -> str:
     stated = "" if finding.confidence is None else f" (probability {format_probability(finding.confidence)})"
     side = "" if finding.laterality is None else f", {describe_side(finding)}"
-    return [f"{title}: called present{side}{stated}.", *_spread(finding)]
+    return f"{title}: called present{side}{stated}."
 
 
 def _describe_others(analysis: Analysis) -> list[Sentence]:
     """Return the findings that are absent, together, and those that could not be determined."""
     absent = [f for f in analysis.findings if f.presence is Presence.ABSENT]
     sentences = [_describe_undetermined(analysis, f) for f in analysis.findings if _is_undetermined(f)]
+    ids = tuple(name_finding(analysis, f) for f in absent)
     if len(absent) == 1:
         concept, site = codes.code_finding(absent[0].concept), codes.code_site(absent[0].site)
-        text = f"No {concept.noun} was detected in the {site.noun}."
-    else:
-        text = f"Not detected: {join(_nouns(absent))}. {_ABSENCE_OF_SEVERAL}"
-    if absent:
-        sentences.append(Sentence(text=text, finding_ids=tuple(name_finding(analysis, f) for f in absent)))
+        sentences.append(
+            Sentence(text=f"No {concept.noun} was detected in the {site.noun}.", finding_ids=ids)
+        )
+    elif absent:
+        sentences.append(Sentence(text=f"Not detected: {join(_nouns(absent))}.", finding_ids=ids))
+        sentences.append(_fix(_ABSENCE_OF_SEVERAL, ids))
     return sentences
 
 
@@ -138,3 +143,7 @@ def _confidence(finding: Finding, what: str) -> list[str]:
 
 def _spread(finding: Finding) -> list[str]:
     return [] if finding.uncertainty is None else [describe_uncertainty(finding.uncertainty)]
+
+
+def _fix(text: str, finding_ids: tuple[str, ...] = ()) -> Sentence:
+    return Sentence(text=text, finding_ids=finding_ids, is_fixed=True)

@@ -36,10 +36,10 @@ def summarise(analyses: Sequence[Analysis], views: Views) -> tuple[Sentence, ...
     sentences += _summarise_undetermined(answered)
     for analysis in answered:
         for estimate in analysis.estimates:
-            sentences += [Sentence(text=text) for text in describe_estimate(estimate)]
-        sentences += [Sentence(text=describe_doubt(doubt)) for doubt in analysis.doubts]
+            sentences += [Sentence(text=text, is_fixed=True) for text in describe_estimate(estimate)]
+        sentences += [Sentence(text=describe_doubt(doubt), is_fixed=True) for doubt in analysis.doubts]
     sentences += [
-        Sentence(text=f"{analysis.model.name}: {REFUSAL_SENTENCE}")
+        Sentence(text=f"{analysis.model.name}: {REFUSAL_SENTENCE}", is_fixed=True)
         for analysis in analyses
         if analysis.is_refused
     ]
@@ -115,6 +115,7 @@ def _summarise_concept(group: Sequence[Said], denied: Sequence[Said], views: Vie
     return Sentence(
         text=f"{label}: {'; '.join(parts)}.{disagreement}",
         finding_ids=tuple(name_finding(analysis, finding) for analysis, finding in (*group, *denied)),
+        is_fixed=bool(denied),  # two facts that contradict each other are told by rule alone
     )
 
 
@@ -126,7 +127,8 @@ def _summarise_nothing(analyses: Sequence[Analysis]) -> list[Sentence]:
         who = "The algorithm" if len(analyses) == 1 else capitalise(f"the algorithm {analysis.model.name}")
         ids = tuple(name_finding(analysis, finding) for finding in analysis.findings)
         text = f"{who} detected no abnormality of the kind it looks for."
-        sentences += [Sentence(text=text, finding_ids=ids), Sentence(text=ABSENCE_SENTENCE, finding_ids=ids)]
+        said = (text, ABSENCE_SENTENCE)
+        sentences += [Sentence(text=sentence, finding_ids=ids, is_fixed=True) for sentence in said]
     return sentences
 
 

@@ -20,19 +20,19 @@ def describe_priority(analyses: Sequence[Analysis]) -> tuple[Sentence, ...]:
             said.append(describe_triage(analysis.triage))
         name = f"{analysis.model.name}: " if len(analyses) > 1 else ""
         sentences += [f"{name}{text}" for text in said]
-    return tuple(Sentence(text=text) for text in sentences)
+    return tuple(Sentence(text=text, is_fixed=True) for text in sentences)
 
 
 def describe_procedure(
     analyses: Sequence[Analysis], views: Views, *, has_heatmaps: bool
 ) -> tuple[Sentence, ...]:
     """Return which algorithms read which series, and what stood in for what."""
-    sentences = [Sentence(text=text) for analysis in analyses for text in _describe_reading(analysis)]
+    sentences = [text for analysis in analyses for text in _describe_reading(analysis)]
     if any(_has_estimated_place(f, views) for analysis in analyses for f in analysis.findings):
-        sentences.append(Sentence(text=POSITION_SENTENCE))
+        sentences.append(POSITION_SENTENCE)
     if has_heatmaps:
-        sentences.append(Sentence(text=HEATMAP_SENTENCE))
-    return tuple(sentences)
+        sentences.append(HEATMAP_SENTENCE)
+    return tuple(Sentence(text=text, is_fixed=True) for text in sentences)
 
 
 def _describe_reading(analysis: Analysis) -> list[str]:

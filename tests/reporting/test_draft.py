@@ -257,3 +257,13 @@ def test_every_text_is_plain_ascii_under_its_banner(make):
     assert text.startswith(REQUIRED_PHRASE)
     assert text.isascii()
     assert text.endswith(REVIEW_SENTENCE)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_safety_words_is_fixed_and_all_else_rests_on_findings(make):
+    report = draft_of(make())
+    for sentence in (s for section in report.sections for s in section.sentences):
+        if not sentence.is_fixed:
+            assert sentence.finding_ids
+            assert not {"confidence", "Repeated", "rule", "doubted", "estimates"} & set(sentence.text.split())
+    assert any(s.is_fixed for s in report.section(SectionName.RECOMMENDATION).sentences)
