@@ -42,6 +42,38 @@ POSITION_SENTENCE: Final = (
 #: What a report says when a model gave no answer.
 REFUSAL_SENTENCE: Final = "No answer was given, and nothing can be concluded from that."
 
+#: Before every answer of the assistant.
+ASSISTANT_BANNER: Final = (
+    f"{REQUIRED_PHRASE}. This answer was put together by software from what algorithms found and from "
+    "cited texts. No physician has reviewed it. It is decision support and not a diagnosis."
+)
+#: What every answer of the assistant ends with.
+ASSISTANT_CLOSING: Final = REVIEW_SENTENCE
+#: What the assistant can be asked; part of every refusal.
+ASSISTANT_SCOPE: Final = (
+    "You can ask what the algorithms found in this study, where, how large and how sure they are, where they "
+    "looked and what they doubt, which algorithm read which series, how it compares with earlier studies of "
+    "this patient, and what the site's sources say; or have an installed model read a series of this study."
+)
+#: Why the assistant does not answer.
+REFUSED_SUBJECT: Final = "This is not about what was found in this study or what the site's sources say."
+REFUSED_TREATMENT: Final = "The assistant gives no advice on treatment, medication or doses."
+REFUSED_DIAGNOSIS: Final = "The assistant makes no diagnosis and no prognosis."
+REFUSED_IDENTITY: Final = "The assistant does not know who the patient is and gives no personal data."
+REFUSED_OTHER_PATIENT: Final = "The assistant answers about this study and its patient alone."
+REFUSED_INSTRUCTION: Final = "The assistant takes questions and no instructions about how it works."
+#: What stands in an answer in place of a note or a passage that was left out.
+LEFT_OUT_SENTENCE: Final = "A text was left out because it reads like an instruction to software."
+#: What a comparison of automatic measurements does not mean.
+CHANGE_SENTENCE: Final = (
+    "A difference between automatic measurements may come from the images or the algorithm and not from the "
+    "patient."
+)
+#: What a quotation is.
+QUOTATION_SENTENCE: Final = "Quoted from the named source; it was not written for this patient."
+#: What becomes of a reading that a person asked the assistant for.
+ASIDE_SENTENCE: Final = "It was read on request; the result is kept beside the run and was not delivered."
+
 _HIGH_CONFIDENCE = 0.9
 _MODERATE_CONFIDENCE = 0.7
 #: Standard deviation of repeated readings from which a probability is called unsteady.
