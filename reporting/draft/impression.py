@@ -37,7 +37,8 @@ def summarise(analyses: Sequence[Analysis], views: Views) -> tuple[Sentence, ...
     for analysis in answered:
         for estimate in analysis.estimates:
             sentences += [Sentence(text=text, is_fixed=True) for text in describe_estimate(estimate)]
-        sentences += [Sentence(text=describe_doubt(doubt), is_fixed=True) for doubt in analysis.doubts]
+    doubts = dict.fromkeys(describe_doubt(doubt) for analysis in answered for doubt in analysis.doubts)
+    sentences += [Sentence(text=text, is_fixed=True) for text in doubts]  # what two models doubt, once
     sentences += [
         Sentence(text=f"{analysis.model.name}: {REFUSAL_SENTENCE}", is_fixed=True)
         for analysis in analyses

@@ -16,7 +16,7 @@ from reporting_cases import (
     make_structure_case,
 )
 
-from inference.findings import Finding, Laterality, Measurement, Presence, Quantity
+from inference.findings import Caveat, Doubt, Finding, Laterality, Measurement, Presence, Quantity
 from reporting.draft import draft_report, format_length, format_volume
 from reporting.projection import read_views
 from reporting.safety import (
@@ -244,6 +244,14 @@ def test_a_doubt_stands_in_findings_and_impression():
     report = draft_of(make_head_ct_case())
     for name in (SectionName.FINDINGS, SectionName.IMPRESSION):
         assert "This answer must be doubted: The slices are unusually thick." in section(report, name)
+
+
+def test_what_two_models_doubt_stands_in_the_impression_once():
+    doubt = Doubt(caveat=Caveat.OUT_OF_DISTRIBUTION, sentence="The radiograph is unlike the training images.")
+    label, box = make_label_case().analysis, make_detection_case().analysis
+    report = draft_report([replace(label, doubts=(doubt,)), replace(box, doubts=(doubt,))])
+    assert section(report, SectionName.IMPRESSION).count(doubt.sentence) == 1
+    assert section(report, SectionName.FINDINGS).count(doubt.sentence) == 2
 
 
 def test_structures_are_measured_and_never_called_abnormal():
