@@ -15,6 +15,7 @@ from reporting.text import ReportText, Section, SectionName
 _TITLES: Final = {
     SectionName.PRIORITY: "Priority",
     SectionName.PROCEDURE: "Procedure",
+    SectionName.COMPARISON: "Comparison",
     SectionName.FINDINGS: "Findings",
     SectionName.IMPRESSION: "Impression",
     SectionName.RECOMMENDATION: "Recommendation",

@@ -22,6 +22,7 @@ from reporting.text import ReportText, Section, SectionName
 #: Heading (CID 7001) and element (CID 7002) of each section; what is urgent stands below the banner.
 _SECTIONS: Final[dict[SectionName, tuple[Concept, Concept]]] = {
     SectionName.PROCEDURE: (codes.PROCEDURE_SECTION, codes.PROCEDURE_ELEMENT),
+    SectionName.COMPARISON: (codes.PREVIOUS_FINDINGS_SECTION, codes.PREVIOUS_FINDING),
     SectionName.FINDINGS: (codes.FINDINGS_SECTION, codes.FINDING),
     SectionName.IMPRESSION: (codes.IMPRESSIONS_SECTION, codes.IMPRESSION_ELEMENT),
     SectionName.RECOMMENDATION: (codes.RECOMMENDATIONS_SECTION, codes.RECOMMENDATION_ELEMENT),

@@ -19,6 +19,7 @@ class SectionName(StrEnum):
 
     PRIORITY = "priority"
     PROCEDURE = "procedure"
+    COMPARISON = "comparison"
     FINDINGS = "findings"
     IMPRESSION = "impression"
     RECOMMENDATION = "recommendation"

@@ -24,10 +24,15 @@ from reporting.text import Author, ReportText, Section, SectionName, Sentence, T
 
 _DRAFT_REMARK: Final = "Drafted from the findings by rule; no language model took part."
 _NO_VIEWS: Final[Views] = MappingProxyType({})
+#: Left out where there is nothing to tell.
+_OPTIONAL: Final = frozenset({SectionName.PRIORITY, SectionName.COMPARISON})
 
 
 def draft_report(
-    analyses: Sequence[Analysis], views: Views = _NO_VIEWS, explained: Collection[str] = ()
+    analyses: Sequence[Analysis],
+    views: Views = _NO_VIEWS,
+    explained: Collection[str] = (),
+    comparison: Sequence[Sentence] = (),
 ) -> ReportText:
     """Return the report that rules draft from findings.
 
@@ -40,12 +45,14 @@ def draft_report(
         marks on them have no side but the model's own.
     explained : collection of str
         Names of the models that come with a heat map.
+    comparison : sequence of Sentence
+        What changed since an earlier study (`reporting.comparison.describe_changes`).
 
     Returns
     -------
     ReportText
-        Priority (if there is any to tell), procedure, findings, impression and
-        recommendation; equal arguments give equal text.
+        Priority and comparison (if there is any to tell), procedure, findings, impression
+        and recommendation; equal arguments give equal text.
 
     Raises
     ------
@@ -62,6 +69,7 @@ def draft_report(
     sections = {
         SectionName.PRIORITY: priority,
         SectionName.PROCEDURE: describe_procedure(analyses, views, has_heatmaps=has_heatmaps),
+        SectionName.COMPARISON: tuple(comparison),
         SectionName.FINDINGS: findings,
         SectionName.IMPRESSION: summarise(analyses, views),
         SectionName.RECOMMENDATION: (Sentence(text=REVIEW_SENTENCE, is_fixed=True),),
@@ -70,7 +78,7 @@ def draft_report(
         sections=tuple(
             Section(name=name, sentences=sentences)
             for name, sentences in sections.items()
-            if sentences or name is not SectionName.PRIORITY
+            if sentences or name not in _OPTIONAL
         ),
         provenance=TextProvenance(author=Author.RULES, remark=_DRAFT_REMARK),
     )
