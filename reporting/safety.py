@@ -39,6 +39,10 @@ HEATMAP_SENTENCE: Final = "A heat map shows where the network looked; it is no o
 POSITION_SENTENCE: Final = (
     "Sides and zones of marks on the radiograph are estimated from their position in the image."
 )
+#: Where clinical information in a report is from, and that nobody checked it.
+CLINICAL_SENTENCE: Final = (
+    "This was taken from the order and the record by an algorithm, not from the images, and was not checked."
+)
 #: What a report says when a model gave no answer.
 REFUSAL_SENTENCE: Final = "No answer was given, and nothing can be concluded from that."
 
@@ -64,11 +68,6 @@ REFUSED_OTHER_PATIENT: Final = "The assistant answers about this study and its p
 REFUSED_INSTRUCTION: Final = "The assistant takes questions and no instructions about how it works."
 #: What stands in an answer in place of a note or a passage that was left out.
 LEFT_OUT_SENTENCE: Final = "A text was left out because it reads like an instruction to software."
-#: What a comparison of automatic measurements does not mean.
-CHANGE_SENTENCE: Final = (
-    "A difference between automatic measurements may come from the images or the algorithm and not from the "
-    "patient."
-)
 #: What a quotation is.
 QUOTATION_SENTENCE: Final = "Quoted from the named source; it was not written for this patient."
 #: What becomes of a reading that a person asked the assistant for.
