@@ -17,7 +17,7 @@ from typing import Final
 from inference.findings import Analysis, Finding, Laterality, Presence, Quantity
 from reporting import codes
 from reporting.draft.kinds import is_anatomy, is_outlined, name_finding
-from reporting.draft.words import format_area, format_length, format_volume
+from reporting.draft.words import format_area, format_length, format_volume, has_sides
 from reporting.projection import Place, Views, Zone, locate
 from reporting.safety import describe_confidence
 
@@ -152,7 +152,9 @@ def collect_facts(analyses: Sequence[Analysis], views: Views = _NO_VIEWS) -> Fac
 
 
 def _state(analysis: Analysis, finding: Finding, alias: str, views: Views) -> Fact:
-    place = locate(finding.box, views) if finding.box is not None else Place()
+    place = Place()
+    if finding.box is not None and has_sides(finding.site):  # a mark elsewhere has no side in the draft
+        place = locate(finding.box, views)
     return Fact(
         fact_id=name_finding(analysis, finding),
         alias=alias,

@@ -99,6 +99,11 @@ def describe_place(finding: Finding, views: Views) -> str:
     return f"over the {_SIDES[side]} {noun}{zone}"
 
 
+def has_sides(site: str) -> bool:
+    """Say whether a mark at a site is told with its side and zone in the image."""
+    return site in _SIDED_SITES
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural where it needs one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

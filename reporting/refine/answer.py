@@ -47,8 +47,8 @@ def describe_schema(fact_aliases: Sequence[str], recommendation_aliases: Sequenc
     return {
         "type": "object",
         "properties": {
-            "findings": _sentences(fact_aliases),
-            "impression": _sentences(fact_aliases),
+            "findings": _sentences(fact_aliases, least=1),
+            "impression": _sentences(fact_aliases, least=1),
             "recommendation": _sentences(recommendation_aliases),
         },
         "required": list(WORDED_SECTIONS),
@@ -94,16 +94,17 @@ def write_answer(sentences: Sequence[CitedSentence]) -> str:
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _sentences(aliases: Sequence[str]) -> dict[str, Any]:
+def _sentences(aliases: Sequence[str], least: int = 0) -> dict[str, Any]:
     if not aliases:
         return {"type": "array", "maxItems": 0, "items": {"type": "object"}}
     return {
         "type": "array",
+        "minItems": least,
         "maxItems": _MAX_SENTENCES,
         "items": {
             "type": "object",
             "properties": {
-                "text": {"type": "string", "maxLength": _MAX_SENTENCE_LENGTH},
+                "text": {"type": "string", "minLength": 1, "maxLength": _MAX_SENTENCE_LENGTH},
                 "ids": {"type": "array", "minItems": 1, "items": {"enum": list(aliases)}},
             },
             "required": ["text", "ids"],

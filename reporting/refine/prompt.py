@@ -20,10 +20,12 @@ from reporting.refine.port import CompletionRequest
 
 #: What the model is told. Short, because the embedded model is small; a large one needs no more.
 SYSTEM: Final = (
-    "You word radiology reports. State every fact once under findings and sum up under impression. "
-    "Cite the ids of the facts in each sentence. Add nothing: no other finding, number, side, comparison, "
-    "cause or advice. Present facts without high confidence are possible, not certain. "
-    "Copy recommendations word for word. Answer in JSON."
+    "You word radiology reports. State every fact once under findings, each present fact in a sentence of "
+    "its own, and sum up under impression. Cite the ids of the facts in each sentence. Add nothing: no other "
+    "finding, number, side, comparison, cause or advice. Present facts without high confidence are possible, "
+    "not certain. Copy recommendations word for word. Answer in JSON: "
+    '{"findings": [{"text": "...", "ids": ["F1"]}], "impression": [{"text": "...", "ids": ["F1"]}], '
+    '"recommendation": [{"text": "...", "ids": ["R1"]}]}'
 )
 _HEADINGS: Final = {
     Presence.PRESENT: "Present",
