@@ -105,7 +105,12 @@ def _sentences(aliases: Sequence[str], least: int = 0) -> dict[str, Any]:
             "type": "object",
             "properties": {
                 "text": {"type": "string", "minLength": 1, "maxLength": _MAX_SENTENCE_LENGTH},
-                "ids": {"type": "array", "minItems": 1, "items": {"enum": list(aliases)}},
+                "ids": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": len(aliases),
+                    "items": {"enum": list(aliases)},
+                },
             },
             "required": ["text", "ids"],
             "additionalProperties": False,

@@ -105,7 +105,7 @@ def describe_ground(ground: Ground) -> str:
 
 def describe_fact(fact: Fact) -> str:
     """Return a present fact on one line: ``F1 nodule, right lung, upper zone, 12 mm, low confidence``."""
-    parts = [_name(fact), _place(fact), *_sizes(fact)]
+    parts = [_name(fact), describe_place(fact), *_sizes(fact)]
     if fact.kind is not FactKind.ANATOMY and fact.certainty is not Certainty.UNSTATED:
         parts.append(f"{fact.certainty.value} confidence")
     return ", ".join(part for part in parts if part)
@@ -120,7 +120,8 @@ def _name(fact: Fact) -> str:
     return f"{fact.alias} {fact.noun}"
 
 
-def _place(fact: Fact) -> str:
+def describe_place(fact: Fact) -> str:
+    """Return where a fact lies: ``right lung, upper zone``."""
     if fact.side is Laterality.BILATERAL:
         place = f"{_SIDES[fact.side]} of the {fact.site_noun}"
     else:
