@@ -48,6 +48,7 @@ class _AnalysisFile(BaseModel):
     analysis: Analysis
     mask: _ArrayFile | None = None
     heatmaps: tuple[_ArrayFile, ...] = ()
+    crude_report: tuple[str, ...] = ()
 
 
 _ADAPTER: Final = TypeAdapter(_AnalysisFile)
@@ -92,6 +93,7 @@ def save_outcome(folder: Path, outcome: Outcome) -> Path:
             )
             for file, heatmap in zip(_heatmap_files(name, outcome.heatmaps), outcome.heatmaps, strict=True)
         ),
+        crude_report=outcome.crude_report,
     )
     path = folder / f"analysis-{name}.json"
     _write_whole(path, _ADAPTER.dump_json(content, indent=1))
@@ -146,6 +148,7 @@ def load_outcome(path: Path) -> Outcome:
             )
             for stored in content.heatmaps
         ),
+        crude_report=content.crude_report,
     )
 
 

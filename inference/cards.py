@@ -32,7 +32,7 @@ _SUFFIXES: Final = {
 """What the files of each format of network are called."""
 
 Modality = Literal["CT", "MR", "DX", "CR"]
-Task = Literal["segmentation", "detection", "classification", "fusion"]
+Task = Literal["segmentation", "detection", "classification", "fusion", "report"]
 
 
 def _to_tuple(value: object) -> object:

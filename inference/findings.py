@@ -318,8 +318,15 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one model returns for one study: what it says, what it outlined, where it looked."""
+    """What one model returns for one study: what it says, what it outlined, where it looked.
+
+    Attributes
+    ----------
+    crude_report : tuple of str
+        Sentences that a network worded from the pixels: verified by nothing, and never a finding.
+    """
 
     analysis: Analysis
     mask: Mask | None = None
     heatmaps: tuple[Heatmap, ...] = ()
+    crude_report: tuple[str, ...] = ()

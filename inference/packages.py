@@ -338,6 +338,12 @@ def _faster_rcnn(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
     return RadiographDetector(**arguments)  # type: ignore[arg-type]  # the constructor checks
 
 
+def _r2gen_cmn(arguments: Mapping[str, JsonValue]) -> torch.nn.Module:
+    from inference.networks.r2gen_cmn import R2GenCMN
+
+    return R2GenCMN(**arguments)  # type: ignore[arg-type]  # the constructor checks
+
+
 BUILTIN_NETWORKS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], torch.nn.Module]]] = (
     MappingProxyType(
         {
@@ -346,6 +352,7 @@ BUILTIN_NETWORKS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], torch.n
             "encoder_attention_unet": _encoder_attention_unet,
             "encoder_classifier": _encoder_classifier,
             "faster_rcnn": _faster_rcnn,
+            "r2gen_cmn": _r2gen_cmn,
             "resnet50_classifier": _resnet50_classifier,
         }
     )

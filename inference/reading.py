@@ -17,6 +17,7 @@ from inference.findings import Analysis, Outcome, SeriesInput
 from inference.fusion import fuse
 from inference.packages import ModelPackage
 from inference.radiograph import Radiograph
+from inference.report_writing import write_report
 from inference.runner import Progress, Runner
 from inference.segmentation import segment
 from inference.volume import Volume
@@ -61,7 +62,7 @@ def read_study(
     Returns
     -------
     Outcome
-        Analysis, mask and heat maps.
+        Analysis, mask and heat maps, or the crude report.
 
     Raises
     ------
@@ -105,6 +106,8 @@ def _read(
         return detect(package, images, runner, study_uid, progress)
     if package.card.task == "fusion":
         return fuse(package, images, runner, study_uid, progress)
+    if package.card.task == "report":
+        return write_report(package, images, runner, study_uid)
     volumes = {role: cast("Volume", image) for role, image in images.items()}
     if package.card.input.dimensions == VOLUMETRIC:
         return segment_volume(package, volumes, runner, study_uid, progress)
