@@ -75,7 +75,7 @@ def _describe_present(analysis: Analysis, finding: Finding, title: str, views: V
         texts = [f"{title}: marked {describe_place(finding, views)}.", *_size(finding)]
         fixed = _confidence(finding, "mark")
     elif is_outlined(finding):
-        texts = [f"{title}: {describe_side(finding)}.", *_size(finding)]
+        texts = [f"{title}: outlined {describe_side(finding)}.", *_size(finding)]
         fixed = _confidence(finding, "outline")
     else:
         texts = [_describe_label(finding, title)]

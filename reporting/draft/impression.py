@@ -17,6 +17,7 @@ from reporting.draft.words import (
     format_volume,
     join,
     number_word,
+    plural,
 )
 from reporting.projection import Views
 from reporting.safety import ABSENCE_SENTENCE, REFUSAL_SENTENCE, describe_doubt, format_probability
@@ -68,10 +69,9 @@ def _summarise_kind(analysis: Analysis, group: list[Finding]) -> Sentence:
     volume = format_volume(sum(codes.value_in_ml(m) for m in volumes)) if volumes else None
     if len(group) == 1:
         size = f" with a volume of {volume}" if volume else ""
-        return Sentence(text=f"One {noun}, {describe_side(group[0])}{size}.", finding_ids=ids)
-    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
+        return Sentence(text=f"One {noun} outlined {describe_side(group[0])}{size}.", finding_ids=ids)
     size = f" with a total volume of {volume}" if volume and len(volumes) == len(group) else ""
-    return Sentence(text=f"{number_word(len(group))} {plural} of the {site}{size}.", finding_ids=ids)
+    return Sentence(text=f"{number_word(len(group))} {plural(noun)} outlined in the {site}{size}.", finding_ids=ids)
 
 
 def _summarise_structures(analysis: Analysis, structures: list[Finding]) -> Sentence:

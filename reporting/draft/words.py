@@ -116,6 +116,17 @@ def join(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def plural(noun: str) -> str:
+    """Return the plural of a finding: «signs of fibrosis», «nodules or masses»."""
+    for tail in (" or ", " of ", " like "):
+        head, joint, rest = noun.partition(tail)
+        if joint:
+            return f"{plural(head)}{joint}{plural(rest) if tail == ' or ' else rest}"
+    if noun.endswith("y"):
+        return f"{noun.removesuffix('y')}ies"
+    return f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
+
+
 def number_word(number: int) -> str:
     """Return a number as the first word of a sentence."""
     return _NUMBER_WORDS[number] if number < len(_NUMBER_WORDS) else str(number)

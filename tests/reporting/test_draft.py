@@ -39,24 +39,24 @@ def section(report, name):
 def test_two_findings(case):
     report = draft_report([case.analysis])
     assert section(report, SectionName.FINDINGS) == (
-        "FLAIR abnormality 1: on the right side of the brain. "
+        "FLAIR abnormality 1: outlined on the right side of the brain. "
         "It measures 1.2 mL in volume and 11 mm x 7.2 mm in its longest and perpendicular diameters. "
         "The algorithm's confidence in this outline is high (0.93). "
-        "FLAIR abnormality 2: on the left side of the brain. "
+        "FLAIR abnormality 2: outlined on the left side of the brain. "
         "It measures 0.20 mL in volume and 11 mm x 7.2 mm in its longest and perpendicular diameters. "
         "The algorithm's confidence in this outline is moderate (0.74)."
     )
     assert section(report, SectionName.IMPRESSION) == (
-        "Two FLAIR signal abnormalities of the brain with a total volume of 1.4 mL."
+        "Two FLAIR signal abnormalities outlined in the brain with a total volume of 1.4 mL."
     )
 
 
 def test_one_finding(case):
     (finding, _) = case.analysis.findings
     report = draft_report([replace(case.analysis, findings=(finding,))])
-    assert section(report, SectionName.FINDINGS).startswith("FLAIR abnormality: on the right side")
+    assert section(report, SectionName.FINDINGS).startswith("FLAIR abnormality: outlined on the right side")
     assert section(report, SectionName.IMPRESSION) == (
-        "One FLAIR signal abnormality, on the right side of the brain with a volume of 1.2 mL."
+        "One FLAIR signal abnormality outlined on the right side of the brain with a volume of 1.2 mL."
     )
 
 
