@@ -96,12 +96,14 @@ DIAGNOSTIC_IMAGING_REPORT: Final = _ln("18748-4", "Diagnostic Imaging Report", "
 
 # Sections of the narrative and their elements
 SUMMARY_SECTION: Final = _ln("55112-7", "Summary", "CID 7001")
+CLINICAL_SECTION: Final = _ln("55752-0", "Clinical Information", "CID 7001")
 PROCEDURE_SECTION: Final = _ln("55111-9", "Current Procedure Descriptions", "CID 7001")
 PREVIOUS_FINDINGS_SECTION: Final = _ln("18834-2", "Previous Findings", "CID 7001")
 FINDINGS_SECTION: Final = _ln("59776-5", "Findings", "CID 7001")
 IMPRESSIONS_SECTION: Final = _ln("19005-8", "Impressions", "CID 7001")
 RECOMMENDATIONS_SECTION: Final = _ln("18783-1", "Recommendations", "CID 7001")
 SUMMARY_ELEMENT: Final = _ln("55112-7", "Summary", "CID 7002")
+CLINICAL_ELEMENT: Final = _ln("11329-0", "History", "CID 7002")
 PROCEDURE_ELEMENT: Final = _dcm("121065", "Procedure Description", "CID 7002")
 PREVIOUS_FINDING: Final = _dcm("121069", "Previous Finding", "CID 7002")
 FINDING: Final = _dcm("121071", "Finding", "CID 7002")

@@ -14,6 +14,7 @@ from reporting.text import ReportText, Section, SectionName
 
 _TITLES: Final = {
     SectionName.PRIORITY: "Priority",
+    SectionName.CLINICAL: "Clinical information",
     SectionName.PROCEDURE: "Procedure",
     SectionName.COMPARISON: "Comparison",
     SectionName.FINDINGS: "Findings",

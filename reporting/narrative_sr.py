@@ -21,6 +21,7 @@ from reporting.text import ReportText, Section, SectionName
 
 #: Heading (CID 7001) and element (CID 7002) of each section; what is urgent stands below the banner.
 _SECTIONS: Final[dict[SectionName, tuple[Concept, Concept]]] = {
+    SectionName.CLINICAL: (codes.CLINICAL_SECTION, codes.CLINICAL_ELEMENT),
     SectionName.PROCEDURE: (codes.PROCEDURE_SECTION, codes.PROCEDURE_ELEMENT),
     SectionName.COMPARISON: (codes.PREVIOUS_FINDINGS_SECTION, codes.PREVIOUS_FINDING),
     SectionName.FINDINGS: (codes.FINDINGS_SECTION, codes.FINDING),

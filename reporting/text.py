@@ -18,6 +18,7 @@ class SectionName(StrEnum):
     """The sections, in the order in which they are read."""
 
     PRIORITY = "priority"
+    CLINICAL = "clinical_information"
     PROCEDURE = "procedure"
     COMPARISON = "comparison"
     FINDINGS = "findings"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from reporting.clinical.lexicon import Lexicon, load_lexicon
+from reporting.clinical.lexicon import Lexicon, ProblemKind, load_lexicon
 from reporting.clinical.problem import ClinicalProblem, Experiencer, Polarity, SourceText, Time
 from reporting.errors import ReportingError
 
@@ -33,6 +33,7 @@ _CONTEXT: Final = {
     "NEGATED_EXISTENCE": {"is_negated": True},
     "POSSIBLE_EXISTENCE": {"is_uncertain": True},
     "ASKED": {"is_asked": True},
+    "AFFIRMED": {"is_affirmed": True},
     "HISTORICAL": {"is_historical": True},
     "HYPOTHETICAL": {"is_hypothetical": True},
     "FAMILY": {"is_family": True},
@@ -52,6 +53,7 @@ _SKIPPED_SECTIONS: Final = frozenset({"technique", "signature", "comparison", "o
 #: Headings that medspacy reads as the past: in an order they head the complaint of today.
 _HEADINGS_OF_TODAY: Final = frozenset({"history:", "clinical history:"})
 _MARKS: Final = (
+    "is_affirmed",
     "is_negated",
     "is_uncertain",
     "is_asked",
@@ -59,6 +61,11 @@ _MARKS: Final = (
     "is_hypothetical",
     "is_family",
 )
+#: What a referrer rarely asks about: the complaint is why the question is put.
+_COMPLAINTS: Final = frozenset({ProblemKind.SYMPTOM, ProblemKind.EXPOSURE})
+_DOUBTS: Final = frozenset({"ASKED", "POSSIBLE_EXISTENCE"})
+#: Tokens between a cue of doubt and a complaint that it still reaches.
+_NEXT: Final = 2
 #: A line that ends or begins so goes on.
 _GOES_ON: Final = frozenset({",", "and", "or", "of", "for", "with", "no", "to", "the", "a", "in", "without", "&"})
 _NEVER_STARTS: Final = frozenset({",", "and", "or", "&", "with", "for"})
@@ -116,7 +123,7 @@ class NoteReader:
                 polarity=_polarity(marks, is_asked=is_asked),
                 time=_time(marks, is_asked=is_asked),
                 experiencer=Experiencer.FAMILY if "is_family" in marks else Experiencer.PATIENT,
-                is_asked=is_asked and "is_negated" not in marks,
+                is_asked=is_asked and not marks & {"is_negated", "is_affirmed"},
                 source=source.kind,
                 origin=source.origin,
                 span=(entity.start_char, entity.end_char),
@@ -124,6 +131,8 @@ class NoteReader:
 
 
 def _polarity(marks: set[str], *, is_asked: bool) -> Polarity:
+    if "is_affirmed" in marks:
+        return Polarity.PRESENT
     if "is_negated" in marks:
         return Polarity.NEGATED
     if is_asked or "is_uncertain" in marks:
@@ -139,7 +148,12 @@ def _time(marks: set[str], *, is_asked: bool) -> Time:
 
 def _is_followed_by_question_mark(entity: Span) -> bool:
     """Say whether a question mark stands right behind a problem: ``pneumonia?``."""
-    return entity.end < len(entity.doc) and entity.doc[entity.end].text.startswith("?")
+    end = entity.end
+    return (
+        end < len(entity.doc)
+        and entity.doc[end].text.startswith("?")
+        and not entity.doc[end - 1].whitespace_
+    )
 
 
 def _same_length(text: str) -> str:
@@ -174,10 +188,10 @@ def _build_language(lexicon: Lexicon) -> Language:
     nlp = spacy.blank("en")
     nlp.tokenizer = create_medspacy_tokenizer(nlp)
     targets = nlp.create_pipe("medspacy_target_matcher", config={"rules": None})
-    context = nlp.create_pipe("medspacy_context", config={"rules": None, "span_attrs": _CONTEXT})
+    context = nlp.create_pipe("medspacy_context", config={"rules": None, "span_attrs": _CONTEXT, "terminating_types": table["ended_by"]})
     sections = nlp.create_pipe("medspacy_sectionizer", config={"rules": None, "span_attrs": _SECTIONS})
     targets.add(_target_rules(lexicon))
-    context.add(_context_rules(table, context.DEFAULT_RULES_FILEPATH))
+    context.add(_context_rules(table, context.DEFAULT_RULES_FILEPATH, lexicon))
     sections.add(_section_rules(table, sections.DEFAULT_RULES_FILEPATH))
     nlp.add_pipe("medspacy_pyrush")
     nlp.add_pipe(_LINES)
@@ -227,15 +241,34 @@ def _target_rules(lexicon: Lexicon) -> list[Any]:
     return rules
 
 
-def _context_rules(table: dict[str, Any], default_rules: str) -> list[Any]:
+def _context_rules(table: dict[str, Any], default_rules: str, lexicon: Lexicon) -> list[Any]:
     from medspacy.context import ConTextRule
 
+    complaints = {key.upper() for key, e in lexicon.entries.items() if e.kind in _COMPLAINTS}
+    given = set(table["takes_complaints_as_given"])
+
+    def is_in_doubt(target: Span, cue: Span, between: Span) -> bool:
+        """Say whether a cue of doubt reaches a problem; it reaches a complaint only if that stands next."""
+        if target.label_.upper() not in complaints:
+            return True
+        return cue.text.lower() not in given and len(between) <= _NEXT
+
     own = [
-        ConTextRule(literal=phrase, category=category, direction=direction, max_scope=scope)
+        ConTextRule(
+            literal=phrase,
+            category=category,
+            direction=direction,
+            max_scope=scope,
+            max_targets=1 if phrase == "?" else None,
+            on_modifies=is_in_doubt if category in _DOUBTS else None,
+        )
         for phrase, category, direction, scope in table["context"]
     ]
+    # Of two rules for one phrase the matcher keeps one, so that ours must be the only one.
     replaced = {*table["dropped"], *(phrase for phrase, *_ in table["context"])}
     default = [rule for rule in ConTextRule.from_json(default_rules) if rule.literal not in replaced]
+    for rule in default:
+        rule.on_modifies = is_in_doubt if rule.category in _DOUBTS else None
     return [*default, *own]
 
 
