@@ -8,6 +8,7 @@ durable.
 from __future__ import annotations
 
 from dicom_node.clock import Clock, utc_now
+from dicom_node.ledger.assistant import AssistantLedger
 from dicom_node.ledger.comparisons import ComparisonLedger
 from dicom_node.ledger.database import Database, LedgerError, LedgerUnavailableError
 from dicom_node.ledger.deliveries import DeliveryLedger, UnknownDeliveryError
@@ -15,6 +16,7 @@ from dicom_node.ledger.intake import IndexedInstance, IntakeLedger
 from dicom_node.ledger.leases import LeaseLedger
 from dicom_node.ledger.migration import migrate
 from dicom_node.ledger.records import (
+    AssistantExchange,
     ComparedLabel,
     Delivery,
     DeliveryState,
@@ -35,6 +37,7 @@ from dicom_node.ledger.runs import RunLedger, UnknownRunError
 from dicom_node.ledger.studies import StudyLedger
 
 __all__ = [
+    "AssistantExchange",
     "ComparedLabel",
     "Delivery",
     "DeliveryState",
@@ -60,7 +63,14 @@ __all__ = [
 
 
 class Ledger(
-    IntakeLedger, StudyLedger, RunLedger, DeliveryLedger, ComparisonLedger, LeaseLedger, RetentionLedger
+    IntakeLedger,
+    StudyLedger,
+    RunLedger,
+    DeliveryLedger,
+    ComparisonLedger,
+    LeaseLedger,
+    RetentionLedger,
+    AssistantLedger,
 ):
     """The node's memory, on SQLite or PostgreSQL; safe to use from many threads.
 
@@ -80,6 +90,7 @@ class Ledger(
         ComparisonLedger.__init__(self, database)
         LeaseLedger.__init__(self, database)
         RetentionLedger.__init__(self, database)
+        AssistantLedger.__init__(self, database)
         self._database = database
 
     @classmethod

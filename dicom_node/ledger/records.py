@@ -258,3 +258,50 @@ class Delivery:
     next_attempt_at: datetime | None = None
     receipt: str = ""
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantExchange:
+    """One question to the assistant and all that became of it: a row of the audit trail.
+
+    Attributes
+    ----------
+    exchange_id : str
+        Unique; known to the person who asked.
+    asked_by : str
+        Who asked, as the HTTP interface knows it.
+    question, answer : str
+        The texts; empty once their study is forgotten. They are nowhere else, and never in a log.
+    question_sha256, answer_sha256 : str
+        Their digests, which stay.
+    outcome : str
+        ``answered``, ``refused``, ``failed`` or ``cancelled``.
+    tools : tuple of mappings
+        Tool, arguments, digest of the result, seconds.
+    citations : tuple of mappings
+        Id, kind, findings, source, licence.
+    language_model : str
+        Identity of the language model that took part; empty if none did.
+    verdict : str
+        What the checks said of its wording.
+    """
+
+    exchange_id: str
+    run_id: str
+    study_key: StudyKey
+    conversation: str
+    asked_at: datetime
+    asked_by: str
+    question: str
+    question_sha256: str
+    outcome: str
+    refusal: str = ""
+    intent: str = ""
+    planner: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    answer: str = ""
+    answer_sha256: str = ""
+    citations: tuple[Mapping[str, Any], ...] = ()
+    language_model: str = ""
+    verdict: str = ""
+    seconds: float = 0.0

@@ -9,11 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.records import RunState
-from dicom_node.ledger.schema import deliveries, instances, notices, outputs, runs, studies
+from dicom_node.ledger.schema import (
+    assistant_exchanges,
+    deliveries,
+    instances,
+    notices,
+    outputs,
+    runs,
+    studies,
+)
 from dicom_node.study import StudyKey
 
 
@@ -60,11 +68,19 @@ class RetentionLedger:
             return _removable(connection, study_key)
 
     def forget_study(self, study_key: StudyKey) -> None:
-        """Remove a study, its instances, runs and deliveries from the ledger; its results stay known."""
+        """Remove a study, its instances, runs and deliveries from the ledger; its results stay known.
+
+        Of what was asked about it the audit trail keeps who, when and the digests, and no text.
+        """
         with self._database.writing() as connection:
             of_study = select(runs.c.run_id).where(runs.c.study_key == study_key)
             connection.execute(delete(deliveries).where(deliveries.c.run_id.in_(of_study)))
             connection.execute(delete(instances).where(instances.c.study_key == study_key))
+            connection.execute(
+                update(assistant_exchanges)
+                .where(assistant_exchanges.c.study_key == study_key)
+                .values(question="", answer="", tools="[]")
+            )
             connection.execute(delete(notices).where(notices.c.study_key == study_key))
             connection.execute(delete(studies).where(studies.c.study_key == study_key))
             connection.execute(

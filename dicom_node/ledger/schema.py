@@ -212,6 +212,34 @@ comparisons = Table(
     Column("overlap", Float),
 )
 
+#: Who asked the assistant what, and what became of it. The texts are emptied when their study is forgotten.
+assistant_exchanges = Table(
+    "assistant_exchanges",
+    metadata,
+    Column("exchange_id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("study_key", Text, nullable=False),
+    Column("conversation", Text, nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("question_sha256", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("refusal", Text, nullable=False),
+    Column("intent", Text, nullable=False),
+    Column("planner", Text, nullable=False),
+    Column("tools", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("answer_sha256", Text, nullable=False),
+    Column("citations", Text, nullable=False),
+    Column("language_model", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Index(None, "run_id", "asked_at"),
+    Index(None, "asked_at"),
+    Index(None, "study_key"),
+)
+
 #: Which workers are alive; a worker whose lease ran out has its work adopted by another.
 leases = Table(
     "leases",
