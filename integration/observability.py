@@ -133,6 +133,17 @@ class Metrics:
         self.deliveries = Counter(
             "preread_deliveries", "Delivery attempts.", ["destination", "outcome"], registry=self.registry
         )
+        self.refinements = Counter(
+            "preread_refinements", "Report texts, by whose wording stands and why.", ["standing", "reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.refine_seconds = Histogram(
+            "preread_refine_seconds", "Seconds that a language model's wording took, checks included.",
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.refine_tokens = Counter(
+            "preread_refine_tokens", "Tokens of a language model.", ["kind"], registry=self.registry
+        )
         self.collecting = Gauge(
             "preread_studies_collecting", "Studies still arriving.", registry=self.registry
         )

