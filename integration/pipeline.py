@@ -46,6 +46,7 @@ from inference.radiograph import Radiograph, read_radiographs
 from inference.reading import read_study
 from inference.runner import Runner
 from inference.volume import Volume, read_volume
+from integration.clinical import ClinicalPort, load_information, save_information
 from integration.comparison import Contestant, compare_outcomes
 from integration.delivery import DeliveryItem, Destination, deliver_run, select_items
 from integration.observability import Metrics
@@ -53,6 +54,7 @@ from integration.result_files import BUNDLE_KIND, Manifest, ManifestEntry, Resul
 from integration.run_folder import RunFolder
 from integration.settings import ReportSection
 from integration.worklist import choose_priority, explain_priority
+from reporting.clinical import ClinicalInformation, add_clinical_section
 from reporting.context import (
     Reading,
     ReportContext,
@@ -63,6 +65,7 @@ from reporting.encode import encode_results
 from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import check_bundle, check_objects, require_valid
+from reporting.language.crude_report import CRUDE_FILES, write_crude
 from reporting.projection import read_views
 from reporting.refine import LanguageModel, refine
 from reporting.text import ReportText
@@ -126,6 +129,8 @@ class Pipeline:
         What refines the drafted text; without one the draft stands.
     progress : callable
         Called with (run id, model, slices done, slices in all) while a model reads.
+    clinical : ClinicalPort or None
+        Where order, notes and history come from; without one reports say nothing of them.
     pairing : PairingPolicy
         Whether a model that reads two studies of a patient may run on one of them.
     """
@@ -147,7 +152,9 @@ class Pipeline:
         clock: Clock = utc_now,
         progress: Progress = ignore_progress,
         pairing: PairingPolicy = PairingPolicy.OFF,
+        clinical: ClinicalPort | None = None,
     ) -> None:
+        self._clinical = clinical
         self._pairing = pairing
         self._data_dir = data_dir
         self._ledger = ledger
@@ -181,7 +188,11 @@ class Pipeline:
         with self._timed("assemble"):
             folder = self.folder(run_id)
             study = folder.read_study()
-            for answers in ("reading-*.json", f"{_SHADOWS}/reading-*.json"):  # of an earlier attempt
+            for answers in (
+                "reading-*.json",
+                f"{_SHADOWS}/reading-*.json",
+                CRUDE_FILES,
+            ):  # of an earlier attempt
                 folder.remove(answers)
             folder.write_study(self._with_headers(study))
             self._ledger.set_run_state(run_id, RunState.RUNNING)
@@ -223,6 +234,8 @@ class Pipeline:
                 headers={role: _header_of(study, one) for role, one in series.items()},
             )
             path = save_outcome(_outcome_folder(folder, assignment), outcome)
+            if package.card.task == "report" and not assignment.is_shadow:
+                write_crude(folder.path, assignment.reference, outcome.crude_report)
             folder.write_json(_answer_name(assignment), {"analysis": str(path.relative_to(folder.path))})
             log.info(
                 "study_read",
@@ -288,8 +301,20 @@ class Pipeline:
                 read_views(self._sources(folder)),
                 {reading.analysis.model.name for reading in readings if reading.heatmaps},
             )
+            text = add_clinical_section(text, self._clinical_information(run_id))
             folder.write_bytes("draft.json", _TEXT.dump_json(text))
             return {"text": "draft.json"}
+
+    def _clinical_information(self, run_id: str) -> ClinicalInformation | None:
+        """Return what is known of the case; once results exist, what they were made with stands."""
+        folder = self.folder(run_id)
+        known = load_information(folder)
+        if self._clinical is None or (known is not None and self._ledger.objects_of(run_id)):
+            return known
+        headers = [header for series in self._sources(folder).values() for header in series]
+        information = self._clinical.collect(self._ledger.run(run_id).run.study_key, headers)
+        save_information(folder, information)
+        return information
 
     def refine(self, run_id: str) -> Json:
         """Refine the text by the language model, if there is one; the draft is the fallback."""
@@ -479,7 +504,8 @@ class Pipeline:
 
     def _contestant(self, folder: RunFolder, assignment: Assignment) -> Contestant:
         outcome = next((load_outcome(path) for path in _analysis_paths(folder, [assignment])), None)
-        labels = self._models.package(assignment.reference).card.labels
+        card = self._models.package(assignment.reference).card
+        labels = () if card.task == "report" else card.labels  # its text is no finding to compare
         return Contestant(
             reference=assignment.reference,
             concepts=tuple(label.concept for label in labels),
@@ -495,11 +521,14 @@ class Pipeline:
     def _readings(self, folder: RunFolder) -> list[Reading]:
         """Return what the models said, without pixels; a run that no model could read ends here."""
         active = _decision(folder).active
-        loaded = [load_outcome(path) for path in _analysis_paths(folder, active)]
+        outcomes = [load_outcome(path) for path in _analysis_paths(folder, active)]
+        loaded = [outcome for outcome in outcomes if outcome.analysis.model.task != "report"]
         if not loaded:
             answers = [folder.read_json(_answer_name(assignment)) for assignment in active]
+            reasons = [answer["reason"] for answer in answers if "reason" in answer]
             raise PermanentError(
-                "No model could read the study: " + "; ".join(answer["reason"] for answer in answers)
+                "No model could read the study: "
+                + "; ".join(reasons or ["a crude report alone is not a reading; add a model that finds"])
             )
         # What lies on a partner study's images is made by that study's own run, which reads both too.
         own = {series.series_uid for series in folder.read_study().series}
@@ -580,7 +609,10 @@ class Pipeline:
             return []
         folder = self.folder(row.run.predecessor)
         answers = [folder.read_json(path.name) for path in sorted(folder.path.glob("reading-*.json"))]
-        return [load_analysis(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer]
+        analyses = [
+            load_analysis(folder.path / answer["analysis"]) for answer in answers if "analysis" in answer
+        ]
+        return [analysis for analysis in analyses if analysis.model.task != "report"]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
