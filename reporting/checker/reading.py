@@ -1,0 +1,360 @@
+"""Pure. Items to statements: which words of a clause belong to which finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+from inference.findings import Presence
+from reporting.checker.clauses import MENTIONS, PREMODIFIERS, Clause, is_connector, split_clauses
+from reporting.checker.items import Item, read_items, split_sentences
+from reporting.checker.lexicon import Form, Lexicon, Part, default_lexicon
+from reporting.checker.modifiers import read_numbers, read_places
+from reporting.checker.statements import Context, Reading, Stated, StatedPlace, Statement
+
+_HYPOTHETICAL: Final = frozenset({"if", "unless", "would", "in case", "should there", "assuming"})
+_HISTORICAL: Final = frozenset(
+    {"history", "previous", "previously", "prior", "status post", "former", "known"}
+)
+#: Words of certainty that go with the verb and so with the whole clause.
+_VERBAL: Final = frozenset(
+    {"may", "might", "could", "may represent", "might represent", "could represent", "suggests", "suggest"}
+    | {"suggesting", "suggested", "may be", "might be", "could be", "may be present"}
+)
+_DEFINITE: Final = frozenset({"the", "this", "these"})
+_ALTERNATIVES: Final = frozenset({"or", "and or", "and / or"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Phrase:
+    """One finding with the items before and after it that belong to it."""
+
+    mention: Item
+    before: tuple[Item, ...]
+    after: tuple[Item, ...]
+
+
+def extract_statements(text: str, lexicon: Lexicon | None = None) -> tuple[Statement, ...]:
+    """Return what any text states about findings, by the lexicon and the rules alone.
+
+    Parameters
+    ----------
+    text : str
+        One sentence or several; words that the lexicon lacks are passed over.
+    """
+    return read_text(text, lexicon or default_lexicon()).statements
+
+
+def read_text(
+    text: str, lexicon: Lexicon, names: Sequence[str] = (), cited: frozenset[str] | None = None
+) -> Reading:
+    """Return what a text states, and what in it cannot be read (parameters: `read_items`)."""
+    return read_statements(read_items(text, lexicon, names, cited))
+
+
+def read_statements(items: Sequence[Item]) -> Reading:
+    """Return what the items of a text state."""
+    statements: list[Statement] = []
+    unclear: list[str] = []
+    stray = severe = 0
+    for sentence in split_sentences(items):
+        severe += sum(_is_severe(sentence, index) for index in range(len(sentence)))
+        reading = _read_sentence(sentence)
+        unclear += reading.unclear
+        stray += reading.stray_numbers
+        for statement in reading.statements:
+            if statement.is_pronoun and statements:
+                joined = _join(statements, statement)
+                if joined is None:
+                    unclear.append("it is not said which of several findings a pronoun means")
+                else:
+                    statements[-1] = joined
+            else:
+                statements.append(statement)
+    return Reading(
+        statements=tuple(statements),
+        unclear=tuple(unclear),
+        stray_numbers=stray,
+        severe_marks=severe,
+        is_disagreement=any(item.part is Part.DISAGREEMENT for item in items),
+    )
+
+
+def _join(statements: Sequence[Statement], pronoun: Statement) -> Statement | None:
+    """Return the last statement with what a pronoun adds to it."""
+    last = statements[-1]
+    if len(statements) > 1 and statements[-2].presence is last.presence is Presence.PRESENT:
+        is_same_kind = statements[-2].concepts == last.concepts
+        if not is_same_kind and not pronoun.sizes:
+            return None
+    if pronoun.presence is not last.presence:
+        return None
+    certainty = pronoun.certainty if last.certainty in {Stated.PLAIN, Stated.ATTRIBUTED} else last.certainty
+    if pronoun.certainty not in {Stated.PLAIN, Stated.ATTRIBUTED, certainty}:
+        return None
+    if pronoun.certainty is Stated.PLAIN:
+        certainty = last.certainty
+    return replace(
+        last,
+        places=(*last.places, *pronoun.places),
+        sizes=(*last.sizes, *pronoun.sizes),
+        certainty=certainty,
+        probability=last.probability or pronoun.probability,
+    )
+
+
+def _is_severe(items: Sequence[Item], index: int) -> bool:
+    """Say whether «marked» stands before what it would call severe."""
+    if items[index].text != "marked" or index + 1 >= len(items):
+        return False
+    is_done = index > 0 and items[index - 1].part in {Part.ALGORITHM, Part.NAME}
+    return not is_done and items[index + 1].part in {
+        Part.CONCEPT,
+        Part.GENERIC,
+        Part.SIDE,
+        Part.SITE,
+        Part.ZONE,
+        Part.CERTAINTY,
+    }
+
+
+def _read_sentence(sentence: Sequence[Item]) -> Reading:
+    statements: list[Statement] = []
+    unclear: list[str] = []
+    stray = 0
+    title = _title_of(sentence)
+    for clause in split_clauses(sentence):
+        if clause.has_mention:
+            found, problems, numbers = _read_clause(clause)
+            statements += found
+        elif clause.has_pronoun or not statements:
+            one, problems, numbers = _read_bare(clause, None)
+            statements += one
+        elif title is not None:
+            one, problems, numbers = _read_bare(clause, title)
+            statements += one
+        else:
+            one, problems, numbers = _read_bare(clause, None)
+            if any(_says_something(statement) for statement in one) or clause.negations:
+                problems = [*problems, "a part of the sentence has no finding of its own"]
+        unclear += problems
+        stray += numbers
+    return Reading(statements=tuple(statements), unclear=tuple(unclear), stray_numbers=stray)
+
+
+def _says_something(statement: Statement) -> bool:
+    return bool(
+        statement.places or statement.sizes or statement.count or statement.certainty is not Stated.PLAIN
+    )
+
+
+def _title_of(sentence: Sequence[Item]) -> Item | None:
+    """Return the finding that a sentence has as its title: «Nodule 2: ...»."""
+    for index, item in enumerate(sentence[:4]):
+        if item.text == ":" and index > 0:
+            title = next((one for one in sentence[:index] if one.part is Part.CONCEPT), None)
+            others = [one for one in sentence[:index] if one.part not in {Part.CONCEPT, Part.NUMBER}]
+            return None if others else title
+    return None
+
+
+def _read_bare(clause: Clause, title: Item | None) -> tuple[list[Statement], list[str], int]:
+    """Return what a clause without a finding of its own says of the one before it, or of the title."""
+    if title is None and not clause.has_pronoun and not _has_content(clause):
+        return [], [], read_numbers(clause.items).stray
+    numbers = read_numbers(clause.items)
+    presence, problems = _presence_of(clause)
+    statement = Statement(
+        concepts=title.entry.concepts if title else (),
+        presence=presence,
+        places=read_places(clause.items),
+        certainty=_clause_certainty(clause, clause.items),
+        sizes=numbers.sizes,
+        form=title.entry.form if title else Form.ONE,
+        count=numbers.count,
+        probability=numbers.probability,
+        algorithm=_algorithm_of(clause.items),
+        context=_context_of(clause.items),
+        is_pronoun=title is None,
+    )
+    return [statement], problems, numbers.stray
+
+
+def _has_content(clause: Clause) -> bool:
+    parts = {Part.SIDE, Part.SITE, Part.ZONE, Part.NUMBER, Part.COUNT, Part.CERTAINTY}
+    return any(item.part in parts for item in clause.items)
+
+
+def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
+    phrases, problems = _split_phrases(clause.items)
+    presence, doubts = _presence_of(clause)
+    problems += doubts
+    if presence is Presence.ABSENT and clause.is_led:
+        problems += _find_list_traps(phrases)
+    statements: list[Statement] = []
+    stray = 0
+    shared = _clause_certainty(clause, [item for phrase in phrases for item in phrase.after])
+    carried: Stated | None = None
+    for index, phrase in enumerate(phrases):
+        own = _own_certainty(phrase.before)
+        is_bare = index > 0 and not phrase.before
+        carried = own if own is not None else (carried if is_bare else None)
+        certainty = carried if carried is not None else shared
+        clash = own is not None and shared not in {Stated.PLAIN, Stated.ATTRIBUTED, own}
+        if clash and presence is Presence.PRESENT:
+            problems.append("two words of certainty do not agree")
+        statement, left = _state(phrase, presence, certainty)
+        statements.append(
+            replace(statement, algorithm=_algorithm_of(clause.items), context=_context_of(clause.items))
+        )
+        stray += left
+    return _distribute(statements, phrases), problems, stray
+
+
+def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Statement, int]:
+    after, index = _take_index(phrase.after)
+    numbers = read_numbers([*phrase.before, phrase.mention, *after])
+    places = read_places([*phrase.before, *after])
+    statement = Statement(
+        concepts=phrase.mention.entry.concepts,
+        presence=presence,
+        places=places,
+        certainty=certainty,
+        sizes=numbers.sizes,
+        form=phrase.mention.entry.form,
+        count=numbers.count,
+        index=index,
+        probability=numbers.probability,
+        is_scoped=any(item.part is Part.SCOPE for item in after),
+        is_definite=any(item.text in _DEFINITE for item in phrase.before),
+    )
+    return statement, numbers.stray
+
+
+def _take_index(after: Sequence[Item]) -> tuple[tuple[Item, ...], int | None]:
+    """Return the items after a title without its number, and that number: «Nodule 2: ...»."""
+    is_indexed = (
+        len(after) > 1 and after[0].part is Part.NUMBER and after[0].value.isdigit() and after[1].text == ":"
+    )
+    return (tuple(after[1:]), int(after[0].value)) if is_indexed else (tuple(after), None)
+
+
+def _split_phrases(items: Sequence[Item]) -> tuple[list[_Phrase], list[str]]:
+    """Return each finding of a clause with its items: those after the last connector go with the next."""
+    spots = [index for index, item in enumerate(items) if item.part in MENTIONS]
+    problems: list[str] = []
+    bounds = [0]
+    for left, right in pairwise(spots):
+        cut = right
+        while cut > left + 1 and (items[cut - 1].part in PREMODIFIERS or _is_measure_of(items, cut - 1)):
+            cut -= 1
+        if (
+            cut == left + 1
+            and right > left + 1
+            and not any(is_connector(one) for one in items[left + 1 : right])
+        ):
+            problems.append("two findings stand side by side")
+        elif not any(is_connector(one) for one in items[left + 1 : right]):
+            problems.append("two findings are tied by no connector")
+        bounds.append(cut)
+    bounds.append(len(items))
+    phrases = [
+        _Phrase(
+            mention=items[spot],
+            before=tuple(items[bounds[number] : spot]),
+            after=tuple(items[spot + 1 : bounds[number + 1]]),
+        )
+        for number, spot in enumerate(spots)
+    ]
+    return phrases, problems
+
+
+def _is_measure_of(items: Sequence[Item], index: int) -> bool:
+    """Say whether a word ties a size to the finding after it: «12 mL for the brain»."""
+    return items[index].text == "for" and items[index - 1].part is Part.UNIT
+
+
+def _distribute(statements: Sequence[Statement], phrases: Sequence[_Phrase]) -> list[Statement]:
+    """Return statements; a place said of a whole list holds for each of it: «right nodule and mass»."""
+    spread = list(statements)
+    for index in range(1, len(spread)):
+        if not phrases[index].before and not spread[index].places and not phrases[index].after:
+            first = read_places(phrases[index - 1].before) or (
+                spread[index - 1].places if spread[index - 1].is_listed else ()
+            )
+            if first:
+                spread[index] = replace(spread[index], places=_sides_of(first), is_listed=True)
+    for index in range(len(spread) - 2, -1, -1):
+        following = spread[index + 1]
+        has_own = spread[index].places or any(not is_connector(item) for item in phrases[index].after)
+        if not has_own and following.places and read_places(phrases[index + 1].after):
+            spread[index] = replace(
+                spread[index], places=_sides_of(read_places(phrases[index + 1].after)), is_listed=True
+            )
+    return spread
+
+
+def _sides_of(places: Sequence[StatedPlace]) -> tuple[StatedPlace, ...]:
+    return tuple(replace(place, site=None) for place in places if place.side or place.zone)
+
+
+def _presence_of(clause: Clause) -> tuple[Presence, list[str]]:
+    is_open = any(item.part is Part.UNDETERMINED for item in clause.items)
+    is_twice = clause.negations > 1 or (is_open and clause.negations > 0)
+    problems = ["a sentence denies twice"] if is_twice else []
+    if is_open:
+        return Presence.UNDETERMINED, problems
+    return (Presence.ABSENT if clause.negations % 2 else Presence.PRESENT), problems
+
+
+def _find_list_traps(phrases: Sequence[_Phrase]) -> list[str]:
+    """Return why the reach of a negation is open: «no effusion, nodule», «no effusion and nodule is seen»."""
+    if len(phrases) <= 1:
+        return []
+    joints = [item for item in phrases[-2].after if is_connector(item)]
+    joints += [item for item in phrases[-1].before if is_connector(item)]
+    words = {item.value for item in joints}
+    if words <= {","}:
+        return ["a list after a negation ends without «or»"]
+    has_or = not _ALTERNATIVES.isdisjoint(words)
+    has_verb = any(item.part is Part.FINITE and item.value in {"is", "was"} for item in phrases[-1].after)
+    if has_verb and not has_or:
+        return ["a negation may or may not reach the last of a list"]
+    return []
+
+
+def _own_certainty(before: Sequence[Item]) -> Stated | None:
+    own = [item for item in before if item.part is Part.CERTAINTY and item.text not in _VERBAL]
+    return _strongest(own) if own else None
+
+
+def _clause_certainty(clause: Clause, after: Sequence[Item]) -> Stated:
+    verbal = [item for item in clause.items if item.part is Part.CERTAINTY and item.text in _VERBAL]
+    behind = [item for item in after if item.part is Part.CERTAINTY]
+    if verbal or behind:
+        return _strongest([*verbal, *behind])
+    is_attributed = any(item.part is Part.ATTRIBUTION for item in clause.items)
+    is_affirmed = any(item.part is Part.AFFIRMATION for item in clause.items)
+    return Stated.ATTRIBUTED if is_attributed and not is_affirmed else Stated.PLAIN
+
+
+def _strongest(items: Sequence[Item]) -> Stated:
+    """Return what words of certainty say together: a stated level before a general word."""
+    values = {Stated(item.value) for item in items}
+    for level in (Stated.HIGH, Stated.MODERATE, Stated.LOW, Stated.WEAK, Stated.PROBABLE, Stated.POSSIBLE):
+        if level in values:
+            return level
+    return Stated.PLAIN
+
+
+def _algorithm_of(items: Sequence[Item]) -> str | None:
+    return next((item.value for item in items if item.part is Part.NAME), None)
+
+
+def _context_of(items: Sequence[Item]) -> Context:
+    texts = {item.text for item in items}
+    if _HYPOTHETICAL & texts:
+        return Context.HYPOTHETICAL
+    return Context.HISTORICAL if _HISTORICAL & texts else Context.CURRENT
