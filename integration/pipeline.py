@@ -35,11 +35,12 @@ from dicom_node.routing import (
     RoutingDecision,
     RuleSet,
     route_study,
+    select_series,
 )
 from dicom_node.storage import InstanceStore
 from dicom_node.study import Instance, Series, Study
 from inference.analysis_files import load_analysis, load_outcome, save_outcome
-from inference.findings import Analysis, FrameReference
+from inference.findings import Analysis, FrameReference, Outcome
 from inference.packages import ModelPackage
 from inference.radiograph import MODALITIES as PROJECTION_MODALITIES
 from inference.radiograph import Radiograph, read_radiographs
@@ -477,6 +478,35 @@ class Pipeline:
     def sources(self, run_id: str) -> dict[str, Sequence[Dataset]]:
         """Return the headers of the series that were read, by Series Instance UID."""
         return self._sources(self.folder(run_id))
+
+    @property
+    def packages(self) -> dict[str, ModelPackage]:
+        """The usable model packages by ``name@version``."""
+        return {str(reference): package for reference, package in self._models.packages.items()}
+
+    def read_aside(self, run_id: str, model: str, series_uid: str | None = None) -> Outcome:
+        """Let a model (``name@version``) read a run's study, or one series of it; the run does not change.
+
+        Raises
+        ------
+        PermanentError
+            If the study has no series for the model, or is not what it reads.
+        TransientError
+            If the device failed or has no memory now.
+        """
+        package, study = self._models.package(model), self.folder(run_id).read_study()
+        chosen = [one for one in study.series if series_uid in {None, one.series_uid}]
+        selection = select_series(replace(study, series=tuple(chosen)), package.contract)
+        if selection.obstacles:
+            raise PermanentError(f"{model} cannot read this: {'; '.join(selection.obstacles)}.")
+        series = {role: study.series_by_uid(uid) for role, uid in selection.roles}
+        return read_study(
+            package,
+            {role: self._read_images(one) for role, one in series.items()},
+            self._models.runner,
+            study.study_uid,
+            headers={role: _header_of(study, one) for role, one in series.items()},
+        )
 
     def _with_headers(self, study: Study) -> Study:
         """Return a study and its partners with one header per series."""

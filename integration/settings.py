@@ -291,6 +291,41 @@ class RetentionSection(_Section):
     keep_days: float = Field(30.0, ge=0, description="Days after which finished studies may be pruned.")
 
 
+class AssistantSection(_Section):
+    """The assistant, which answers questions about a run."""
+
+    enabled: bool = Field(default=True, description="Whether questions are taken at all.")
+    planner: Literal["rules", "language_model"] = Field(
+        "rules",
+        description="Who chooses the tools that answer a question, where there is a language model: the rules "
+        "for a small one, the language model itself for a large one.",
+    )
+    is_worded: bool = Field(
+        default=True,
+        description="Whether the language model words answers; off, rules compose them and it costs no time.",
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Seconds for a whole answer.")
+    wording_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds for one request to the language model; then the rules go on."
+    )
+    question_characters: int = Field(500, ge=20, le=10_000, description="Longest question, in characters.")
+    questions_per_minute: int = Field(20, ge=1, description="Questions that one asker may ask in a minute.")
+    concurrent_questions: int = Field(2, ge=1, description="Questions worked on at the same time.")
+    history_turns: int = Field(6, ge=0, description="Earlier questions that a conversation remembers.")
+    is_model_run_allowed: bool = Field(
+        default=True, description="Whether people may have an installed model read a series of the study."
+    )
+    model_wait_s: Seconds = Field(
+        60.0, description="Seconds that an answer waits for a reading on request; it goes on behind it."
+    )
+    model_queue: int = Field(4, ge=1, description="Readings on request that may wait or run.")
+    user_header: str = Field(
+        "",
+        description="HTTP header in which the site's proxy names the person it has authenticated, for the audit "
+        "trail; only behind a proxy that sets it itself. Empty: the way in is named.",
+    )
+
+
 class Settings(BaseSettings):
     """Everything a site can decide."""
 
@@ -323,6 +358,7 @@ class Settings(BaseSettings):
     clinical: ClinicalSection = ClinicalSection()
     language: LanguageSection = LanguageSection()
     retention: RetentionSection = RetentionSection()
+    assistant: AssistantSection = AssistantSection()
     sources: tuple[SourceSettings, ...] = Field(
         (), description="What is known of each sender: its quiet period, and how to ask it for image counts."
     )
