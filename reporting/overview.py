@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from inference.findings import Analysis, Finding, Laterality, Mask, Quantity
 from reporting import codes
-from reporting.canvas import TEXT_FONT_PX, WHITE, Drawing, LegendLine, Picture, compose
+from reporting.canvas import Drawing, LegendLine, Picture, compose
 from reporting.context import Reading
 from reporting.draft import format_length, format_volume
 from reporting.envelope import Envelope
@@ -27,11 +26,10 @@ from reporting.errors import UnencodableResultError
 from reporting.geometry import PlaneGeometry, read_plane
 from reporting.radiograph_picture import draw_marks
 from reporting.secondary_capture import body_part_of, encode_picture
+from reporting.slice_tiles import frame_slice, true_size, window_slice
 
 _DESCRIPTION: Final = "Montage of source images with the contours that an algorithm drew."
 _MAX_TILES: Final = 9
-_TILE_PX: Final = 336
-_WINDOW_PERCENTILES: Final = (1.0, 99.5)
 _CONTOUR_PX: Final = 2
 #: Contour colours, by finding; the first is the colour of the segment.
 _COLOURS: Final = ((255, 90, 70), (255, 200, 60), (80, 200, 255), (140, 230, 120), (230, 130, 255))
@@ -134,27 +132,15 @@ def _draw_tile(
     mask: Mask, background: npt.NDArray[np.float32], index: int, plane: PlaneGeometry
 ) -> Image.Image:
     """Return one slice with its contours, in its true proportions, on a square."""
-    grey = _window(background, index)
-    height_mm, width_mm = grey.shape[0] * plane.row_spacing_mm, grey.shape[1] * plane.column_spacing_mm
-    scale = _TILE_PX / max(height_mm, width_mm)
-    size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    grey = window_slice(background, index)
+    size = true_size(grey.shape, plane)
     picture = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     pixels = np.asarray(picture).copy()
     for number in np.unique(mask.labels[index]).tolist():
         if number:
             outline = _outline(mask.labels[index] == number, size)
             pixels[outline] = _COLOURS[(number - 1) % len(_COLOURS)]
-    tile = Image.new("RGB", (_TILE_PX, _TILE_PX), (0, 0, 0))
-    tile.paste(Image.fromarray(pixels), ((_TILE_PX - size[0]) // 2, (_TILE_PX - size[1]) // 2))
-    _label_tile(tile, f"Slice {index + 1}", plane)
-    return tile
-
-
-def _window(background: npt.NDArray[np.float32], index: int) -> Picture:
-    low, high = np.percentile(background, _WINDOW_PERCENTILES)
-    span = max(float(high - low), 1e-6)
-    grey: Picture = (np.clip((background[index] - low) / span, 0, 1) * 255).astype(np.uint8)
-    return grey
+    return frame_slice(pixels, index, plane)
 
 
 def _outline(region: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -167,17 +153,6 @@ def _outline(region: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArra
             padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
         )
     return np.logical_and(edge, ~grown)
-
-
-def _label_tile(tile: Image.Image, caption: str, plane: PlaneGeometry) -> None:
-    draw = ImageDraw.Draw(tile)
-    font = ImageFont.load_default(TEXT_FONT_PX)
-    middle, far = _TILE_PX // 2, _TILE_PX - 8
-    write = partial(draw.text, fill=WHITE, font=font, stroke_width=2, stroke_fill=(0, 0, 0))
-    write((8, 6), caption)
-    write((8, middle), plane.left_letter, anchor="lm")
-    write((far, middle), plane.right_letter, anchor="rm")
-    write((middle, far), plane.bottom_letter, anchor="mb")
 
 
 def _legend(analysis: Analysis) -> list[LegendLine]:

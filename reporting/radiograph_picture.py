@@ -17,10 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from inference.findings import Analysis, Finding, Heatmap, Mask
 from inference.radiograph import Radiograph
 from reporting import codes
-from reporting.canvas import TEXT_FONT_PX, WHITE, Colour, Drawing, LegendLine, compose
+from reporting.canvas import TEXT_FONT_PX, WHITE, Drawing, LegendLine, compose
 from reporting.context import Reading
 from reporting.errors import UnencodableResultError
 from reporting.findings_sr import boxed_findings, describe_mark
+from reporting.heat_paint import heat_legend, paint_heat
 from reporting.safety import HEATMAP_SENTENCE
 
 _MARKS: Final = "Radiographs with the boxes that an algorithm drew."
@@ -29,11 +30,6 @@ _TILE_PX: Final = 900
 _MOST_TILES: Final = 4
 _BOX_PX: Final = 3
 _MASK_SHARE: Final = 0.35
-#: Heat below this share of its peak is not painted, above it ever more, up to ``_HEAT_SHARE``.
-_COLD: Final = 0.15
-_HEAT_SHARE: Final = 0.6
-#: Colours of heat from cold to hot: blue, green, yellow, red.
-_HEAT: Final = np.array([[40, 60, 220], [40, 200, 120], [250, 220, 40], [230, 30, 20]], np.float32)
 
 
 def draw_marks(reading: Reading) -> Drawing | None:
@@ -88,11 +84,7 @@ def draw_heat(reading: Reading, heatmap: Heatmap, title: str) -> Drawing | None:
     if not pairs:
         return None
     tiles = [_draw_heated(radiograph, values) for radiograph, values in pairs]
-    legend: list[LegendLine] = [
-        ("the answer rests most on this", _as_colour(_HEAT[-1])),
-        ("the answer rests less on this", _as_colour(_HEAT[0])),
-    ]
-    picture = compose(tiles, reading.analysis.model, f"Heat map: {title}", legend, columns=2)
+    picture = compose(tiles, reading.analysis.model, f"Heat map: {title}", heat_legend(), columns=2)
     frames = tuple(radiograph.frame for radiograph, _ in pairs)
     return Drawing(picture=picture, frames=frames, description=f"{_HEATS} {HEATMAP_SENTENCE}")
 
@@ -156,12 +148,8 @@ def _draw_heated(radiograph: Radiograph, values: npt.NDArray[np.float32]) -> Ima
     heat = radiograph.turn.apply(values.astype(np.float32))
     if heat.shape != radiograph.array.shape:
         raise UnencodableResultError("The heat map has another shape than the radiograph it lies on.")
-    strength = np.clip((heat / max(float(heat.max()), 1e-6) - _COLD) / (1 - _COLD), 0, 1)
-    steps = np.linspace(0, 1, len(_HEAT))
-    colour = np.stack([np.interp(strength, steps, _HEAT[:, channel]) for channel in range(3)], axis=2)
-    grey = np.repeat(_to_grey(radiograph.array)[:, :, np.newaxis], 3, axis=2)
-    share = (_HEAT_SHARE * np.sqrt(strength))[:, :, np.newaxis]
-    tile, _, _ = _fit((grey * (1 - share) + colour * share).astype(np.float32))
+    painted = paint_heat(_to_grey(radiograph.array), heat, float(heat.max()))
+    tile, _, _ = _fit(painted)
     return tile
 
 
@@ -182,11 +170,6 @@ def _to_grey(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _legend(boxes: Sequence[Finding]) -> list[LegendLine]:
     return [(describe_mark(f), codes.code_finding(f.concept).rgb) for f in boxes]
-
-
-def _as_colour(values: npt.NDArray[np.float32]) -> Colour:
-    red, green, blue = (int(value) for value in values)
-    return red, green, blue
 
 
 def title_of(analysis: Analysis, answer: str) -> str:
