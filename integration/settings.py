@@ -297,8 +297,8 @@ class AssistantSection(_Section):
     enabled: bool = Field(default=True, description="Whether questions are taken at all.")
     planner: Literal["rules", "language_model"] = Field(
         "rules",
-        description="Who chooses the tools that answer a question, where there is a language model: the rules "
-        "for a small one, the language model itself for a large one.",
+        description="Who chooses the tools that answer a question, where there is a language model: the "
+        "rules for a small one, the language model itself for a large one.",
     )
     is_worded: bool = Field(
         default=True,
@@ -321,8 +321,8 @@ class AssistantSection(_Section):
     model_queue: int = Field(4, ge=1, description="Readings on request that may wait or run.")
     user_header: str = Field(
         "",
-        description="HTTP header in which the site's proxy names the person it has authenticated, for the audit "
-        "trail; only behind a proxy that sets it itself. Empty: the way in is named.",
+        description="HTTP header in which the site's proxy names the person it has authenticated, for the "
+        "audit trail; only behind a proxy that sets it itself. Empty: the way in is named.",
     )
 
 
