@@ -139,10 +139,16 @@ def analyze(
     out: Annotated[
         Path, typer.Option(help="Folder for results and previews; must be new or an earlier one.")
     ] = Path("analysis-output"),
+    notes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with the order or the history of the one study.", exists=True, dir_okay=False
+        ),
+    ] = None,
 ) -> None:
     """Read studies from files, without network, and write the results to a folder."""
     from integration.app import Node
-    from integration.demo import NothingToReadError, clear_folder, embedded_settings, take_in
+    from integration.demo import NothingToReadError, clear_folder, embedded_settings, keep_notes, take_in
     from integration.sending import find_dicom_files
 
     _quiet_logging()
@@ -153,10 +159,15 @@ def analyze(
     clear_folder(out)
     with (
         _progress() as report,
-        Node(embedded_settings(out, quiet_period_s=0.0), observer=_per_model(report)) as node,
+        Node(
+            embedded_settings(out, quiet_period_s=0.0, is_clinical=notes is not None),
+            observer=_per_model(report),
+        ) as node,
     ):
         node.start(is_receiving=False)
         take_in(node, files, report)
+        if notes is not None:
+            keep_notes(node, files, notes)
         node.start_assembling()
         reports = _finish(node, out, began, report)
     _show_reports(reports)

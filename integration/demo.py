@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pydicom
+
 from dicom_node.clock import utc_now
 from dicom_node.errors import PermanentError
 from dicom_node.intake import Provenance
 from dicom_node.ledger import RunRow, RunState
 from dicom_node.part10 import split_part10
+from dicom_node.study import derive_study_key
 from inference.findings import Analysis
 from integration.app import Node
 from integration.connections import DimsePeer
 from integration.demo_studies import DEMO_MODELS, DemoStudy, draw_demo_study
 from integration.destinations import FolderSettings
 from integration.sending import Sent, send_files
-from integration.settings import CompletenessSection, DicomSection, HttpSection, Settings
+from integration.settings import ClinicalSection, CompletenessSection, DicomSection, HttpSection, Settings
 from reporting.overview import preview_png
 
 _ENDED = frozenset({RunState.DONE, RunState.QUARANTINED})
@@ -52,13 +55,16 @@ class RunReport:
     seconds: float
 
 
-def embedded_settings(out: Path, *, quiet_period_s: float = _DEMO_QUIET_PERIOD_S) -> Settings:
+def embedded_settings(
+    out: Path, *, quiet_period_s: float = _DEMO_QUIET_PERIOD_S, is_clinical: bool = False
+) -> Settings:
     """Return the settings of a node that lives below one folder and takes free loopback ports."""
     return Settings(
         data_dir=out / "node",
         dicom=DicomSection(port=0),
         http=HttpSection(port=0),
         completeness=CompletenessSection(quiet_period_s=quiet_period_s),
+        clinical=ClinicalSection(enabled=is_clinical),
         destinations=(FolderSettings(name="results", type="folder", path=out / "results"),),
     )
 
@@ -130,6 +136,22 @@ def take_in(node: Node, files: Sequence[Path], progress: Progress) -> None:
     finally:
         node.ledger.close_association(provenance.association_id, utc_now(), aborted=False)
         node.wake()
+
+
+def keep_notes(node: Node, files: Sequence[Path], notes: Path) -> None:
+    """Give a text file as the clinical notes of the one study that the files belong to.
+
+    Raises
+    ------
+    NothingToReadError
+        If the files belong to several studies: whose notes they are must be certain.
+    """
+    studies = {
+        str(pydicom.dcmread(file, specific_tags=["StudyInstanceUID"]).StudyInstanceUID) for file in files
+    }
+    if len(studies) != 1:
+        raise NothingToReadError("--notes goes with one study: give the files of one study alone.")
+    node.notes.write(derive_study_key(studies.pop(), node.site_key), notes.read_text(encoding="utf-8"))
 
 
 def wait_for_runs(node: Node, timeout_s: float) -> list[RunRow]:

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from dicom_node.clock import utc_now
 from dicom_node.ledger import Ledger
+from integration.clinical import notes_store
 from integration.recovery import forget_workflows
 from integration.settings import Settings
 from integration.site import open_store
@@ -53,6 +54,7 @@ def prune_studies(settings: Settings, *, keep_days: float, is_dry_run: bool, pro
                     store.remove(name)
                 for run_id in leftover.run_ids:
                     shutil.rmtree(settings.data_dir / "runs" / run_id, ignore_errors=True)
+                notes_store(settings).remove(study_key)
                 forget_workflows(settings.engine_url, leftover.run_ids)
                 ledger.forget_study(study_key)
             progress("pruning", number, len(finished))

@@ -16,6 +16,7 @@ from reporting.clinical.problem import (
     SourceText,
     Time,
 )
+from reporting.clinical.section import add_clinical_section
 
 __all__ = [
     "ClinicalInformation",
@@ -30,6 +31,7 @@ __all__ = [
     "SourceKind",
     "SourceText",
     "Time",
+    "add_clinical_section",
     "gather",
     "load_lexicon",
     "read_all",

@@ -45,6 +45,8 @@ class LexiconEntry:
         Phrases that stand for it, in any case; the noun is one.
     exact : tuple of str
         Abbreviations that stand for it only in these letters.
+    absent : tuple of str
+        Phrases that say that it is not there.
     """
 
     key: str
@@ -53,6 +55,7 @@ class LexiconEntry:
     snomed: str = ""
     spellings: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ def load_lexicon() -> Lexicon:
             snomed=row.get("snomed", ""),
             spellings=tuple(dict.fromkeys([row["noun"].lower(), *row.get("also", ())])),
             exact=tuple(row.get("exact", ())),
+            absent=tuple(row.get("absent", ())),
         )
         for row in table["entries"]
     ]

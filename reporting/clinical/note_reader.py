@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,8 +66,11 @@ _COMPLAINTS: Final = frozenset({ProblemKind.SYMPTOM, ProblemKind.EXPOSURE})
 _DOUBTS: Final = frozenset({"ASKED", "POSSIBLE_EXISTENCE"})
 #: Tokens between a cue of doubt and a complaint that it still reaches.
 _NEXT: Final = 2
+_COMMAS: Final = frozenset({",", ";"})
 #: A line that ends or begins so goes on.
-_GOES_ON: Final = frozenset({",", "and", "or", "of", "for", "with", "no", "to", "the", "a", "in", "without", "&"})
+_GOES_ON: Final = frozenset(
+    {",", "and", "or", "of", "for", "with", "no", "to", "the", "a", "in", "without", "&"}
+)
 _NEVER_STARTS: Final = frozenset({",", "and", "or", "&", "with", "for"})
 
 
@@ -150,15 +153,15 @@ def _is_followed_by_question_mark(entity: Span) -> bool:
     """Say whether a question mark stands right behind a problem: ``pneumonia?``."""
     end = entity.end
     return (
-        end < len(entity.doc)
-        and entity.doc[end].text.startswith("?")
-        and not entity.doc[end - 1].whitespace_
+        end < len(entity.doc) and entity.doc[end].text.startswith("?") and not entity.doc[end - 1].whitespace_
     )
 
 
 def _same_length(text: str) -> str:
     """Return ``text`` with odd characters made plain, one for one, so that spans stay true."""
-    return re.sub(r"[\u2018\u2019\u02bc]", "'", re.sub(r"[\u2010-\u2015\u2212]", "-", text.replace("\x00", " ")))
+    return re.sub(
+        r"[\u2018\u2019\u02bc]", "'", re.sub(r"[\u2010-\u2015\u2212]", "-", text.replace("\x00", " "))
+    )
 
 
 def _build_language(lexicon: Lexicon) -> Language:
@@ -169,7 +172,7 @@ def _build_language(lexicon: Lexicon) -> Language:
         import medspacy.context
         import medspacy.section_detection
         import medspacy.sentence_splitting
-        import medspacy.target_matcher
+        import medspacy.target_matcher  # noqa: F401 - these four register their components
         import spacy
         from medspacy.custom_tokenizer import create_medspacy_tokenizer
         from spacy.language import Language as SpacyLanguage
@@ -188,7 +191,10 @@ def _build_language(lexicon: Lexicon) -> Language:
     nlp = spacy.blank("en")
     nlp.tokenizer = create_medspacy_tokenizer(nlp)
     targets = nlp.create_pipe("medspacy_target_matcher", config={"rules": None})
-    context = nlp.create_pipe("medspacy_context", config={"rules": None, "span_attrs": _CONTEXT, "terminating_types": table["ended_by"]})
+    context = nlp.create_pipe(
+        "medspacy_context",
+        config={"rules": None, "span_attrs": _CONTEXT, "terminating_types": table["ended_by"]},
+    )
     sections = nlp.create_pipe("medspacy_sectionizer", config={"rules": None, "span_attrs": _SECTIONS})
     targets.add(_target_rules(lexicon))
     context.add(_context_rules(table, context.DEFAULT_RULES_FILEPATH, lexicon))
@@ -236,6 +242,10 @@ def _target_rules(lexicon: Lexicon) -> list[Any]:
     for entry in lexicon.entries.values():
         rules += [TargetRule(literal=phrase, category=entry.key) for phrase in entry.spellings]
         rules += [
+            TargetRule(literal=phrase, category=entry.key, attributes={"is_negated": True})
+            for phrase in entry.absent
+        ]
+        rules += [
             TargetRule(literal=word, category=entry.key, pattern=[{"ORTH": word}]) for word in entry.exact
         ]
     return rules
@@ -244,15 +254,7 @@ def _target_rules(lexicon: Lexicon) -> list[Any]:
 def _context_rules(table: dict[str, Any], default_rules: str, lexicon: Lexicon) -> list[Any]:
     from medspacy.context import ConTextRule
 
-    complaints = {key.upper() for key, e in lexicon.entries.items() if e.kind in _COMPLAINTS}
-    given = set(table["takes_complaints_as_given"])
-
-    def is_in_doubt(target: Span, cue: Span, between: Span) -> bool:
-        """Say whether a cue of doubt reaches a problem; it reaches a complaint only if that stands next."""
-        if target.label_.upper() not in complaints:
-            return True
-        return cue.text.lower() not in given and len(between) <= _NEXT
-
+    reach = _Reach(lexicon, frozenset(table["takes_as_given"]))
     own = [
         ConTextRule(
             literal=phrase,
@@ -260,7 +262,7 @@ def _context_rules(table: dict[str, Any], default_rules: str, lexicon: Lexicon) 
             direction=direction,
             max_scope=scope,
             max_targets=1 if phrase == "?" else None,
-            on_modifies=is_in_doubt if category in _DOUBTS else None,
+            on_modifies=reach.of(category, is_bounded=scope is not None),
         )
         for phrase, category, direction, scope in table["context"]
     ]
@@ -268,8 +270,41 @@ def _context_rules(table: dict[str, Any], default_rules: str, lexicon: Lexicon) 
     replaced = {*table["dropped"], *(phrase for phrase, *_ in table["context"])}
     default = [rule for rule in ConTextRule.from_json(default_rules) if rule.literal not in replaced]
     for rule in default:
-        rule.on_modifies = is_in_doubt if rule.category in _DOUBTS else None
+        rule.on_modifies = reach.of(rule.category, is_bounded=False)
     return [*default, *own]
+
+
+class _Reach:
+    """Whether a cue reaches a problem within its scope."""
+
+    def __init__(self, lexicon: Lexicon, given: frozenset[str]) -> None:
+        kinds = {key: entry.kind for key, entry in lexicon.entries.items()}
+        self._complaints = {key for key, kind in kinds.items() if kind in _COMPLAINTS}
+        self._findings = {key for key, kind in kinds.items() if kind is ProblemKind.FINDING}
+        self._given = given
+
+    def of(self, category: str, *, is_bounded: bool) -> Callable[[Span, Span, Span], bool] | None:
+        """Return the test for cues of a category; None if they reach all of their scope."""
+        if category in _DOUBTS:
+            return self._is_in_doubt
+        return _is_before_comma if is_bounded else None
+
+    def _is_in_doubt(self, target: Span, cue: Span, _between: Span) -> bool:
+        is_complaint = target.label_ in self._complaints
+        if cue.text.lower() in self._given and (is_complaint or target.label_ in self._findings):
+            return False
+        return not is_complaint or (_distance(target, cue) <= _NEXT and _is_before_comma(target, cue, cue))
+
+
+def _is_before_comma(target: Span, cue: Span, _between: Span) -> bool:
+    start, end = sorted((target, cue), key=lambda span: span.start)
+    return not any(token.text in _COMMAS for token in target.doc[start.end : end.start])
+
+
+def _distance(target: Span, cue: Span) -> int:
+    """Return the number of tokens between two spans."""
+    start, end = sorted((target, cue), key=lambda span: span.start)
+    return int(end.start - start.end)
 
 
 def _section_rules(table: dict[str, Any], default_rules: str) -> list[Any]:
