@@ -20,6 +20,7 @@ from dicom_node.clock import Clock
 from dicom_node.errors import PermanentError, TransientError
 from dicom_node.ledger import Ledger, RunRow, StoredInstance, UnknownRunError
 from dicom_node.study import StudyKey, derive_study_key
+from integration.clinical import MAX_NOTE, NotesStore
 from integration.observability import Metrics, describe_error
 from integration.stow_service import StowService
 
@@ -38,6 +39,20 @@ class StableNotice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     instances: int | None = Field(None, ge=1, description="Instances that the study has at the source.")
+
+
+class Note(BaseModel):
+    """What a person knows of the case: order text, history, a letter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(max_length=MAX_NOTE, description="Plain text; an empty one removes an earlier note.")
+
+
+class NoteKept(BaseModel):
+    """Whose note was kept."""
+
+    study_key: StudyKey
 
 
 class Requeued(BaseModel):
@@ -61,6 +76,8 @@ class ApiPorts:
         Whether the node takes studies.
     progress : mapping
         Run id to model to (slices done, slices in all), of readings in progress.
+    notes : NotesStore or None
+        Where clinical notes are kept; None where the site has them off.
     """
 
     ledger: Ledger
@@ -72,6 +89,7 @@ class ApiPorts:
     wake: Callable[[], None]
     is_ready: Callable[[], bool]
     progress: Progress
+    notes: NotesStore | None = None
 
 
 def build_api(ports: ApiPorts, *, token: str | None, version: str) -> FastAPI:
@@ -184,6 +202,10 @@ def _studies(ports: ApiPorts) -> APIRouter:
         ports.wake()
         return {"study_key": study_key}
 
+    @router.put("/studies/{study_uid}/notes", summary="Give the clinical notes of a study before it is read")
+    def keep_study_notes(study_uid: str, note: Note) -> NoteKept:
+        return _keep_note(ports, derive_study_key(study_uid, ports.site_key), note)
+
     @router.get("/studies", summary="The studies last received")
     def list_studies(limit: Limit = 100) -> list[dict[str, Any]]:
         return [asdict(row) for row in ledger.study_overview(limit)]
@@ -214,6 +236,10 @@ def _runs(ports: ApiPorts) -> APIRouter:
     def show_run(run_id: str) -> dict[str, Any]:
         return _show_run(ports, ports.ledger.run(run_id))
 
+    @router.put("/{run_id}/notes", summary="Give the clinical notes of a run's study, until it is drafted")
+    def keep_run_notes(run_id: str, note: Note) -> NoteKept:
+        return _keep_note(ports, ports.ledger.run(run_id).run.study_key, note)
+
     @router.post(
         "/{run_id}/requeue",
         status_code=status.HTTP_202_ACCEPTED,
@@ -223,6 +249,14 @@ def _runs(ports: ApiPorts) -> APIRouter:
         return Requeued(run_id=run_id, action=ports.requeue(run_id))
 
     return router
+
+
+def _keep_note(ports: ApiPorts, study_key: StudyKey, note: Note) -> NoteKept:
+    if ports.notes is None:
+        raise PermanentError("Clinical notes are off: set clinical.enabled to have them read.")
+    ports.notes.write(study_key, note.text)
+    log.info("clinical_note_kept", study_key=study_key)
+    return NoteKept(study_key=study_key)
 
 
 def _require_token(token: str | None) -> Callable[[str | None], None]:

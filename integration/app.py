@@ -28,6 +28,7 @@ from inference.runner import Runner, RunStatistics, always_eager
 from inference.tuning import TunedEngines
 from integration.api import ApiPorts, build_api
 from integration.assembler import Assembler, CompletenessPolicies
+from integration.clinical import build_collector, notes_store
 from integration.commitment import CommitmentReport, record_commitment
 from integration.delivery import Destination
 from integration.destinations import CStoreSettings, StowSettings, build_destination
@@ -82,6 +83,7 @@ class Node:
         self.ledger = Ledger.connect(settings.ledger_url)
         self.ledger.migrate()
         self.store = open_store(settings)
+        self.notes = notes_store(settings)
         self.intake = Intake(self.store, self.ledger, utc_now)
         self.catalogue = discover(settings.models_dir)
         self.rules = read_rules(
@@ -119,6 +121,7 @@ class Node:
             metrics=self.metrics,
             progress=self._note_progress,
             pairing=settings.pairing.policy,
+            clinical=build_collector(settings),
         )
 
     def _build_api(self) -> FastAPI:
@@ -139,6 +142,7 @@ class Node:
             wake=self.wake,
             is_ready=self.is_ready,
             progress=self.progress,
+            notes=self.notes if self.settings.clinical.enabled else None,
         )
         token = settings.token.get_secret_value() if settings.token else None
         return build_api(ports, token=token, version=software_version())
