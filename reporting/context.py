@@ -37,6 +37,7 @@ class ResultKind(StrEnum):
     ESTIMATES = "estimates"
     KEY_IMAGES = "key_images"
     NARRATIVE = "narrative"
+    PDF = "pdf"
     OVERVIEW = "overview"
 
 

@@ -2,7 +2,7 @@
 
 One place decides which kinds a reading gives: what was outlined becomes a segmentation with
 its reports, boxes and labels a report that viewers open, estimates a report of their own, heat
-maps one object each; the narrative always. A model that gave no answer has the narrative alone.
+maps one object each; the narrative and its PDF always. A model that gave no answer has these alone.
 Writing to bytes is here too, because deterministic bytes are part of the promise that a re-run
 changes nothing.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
@@ -26,14 +27,21 @@ from reporting.heatmap import encode_heatmap
 from reporting.key_images import encode_key_images
 from reporting.narrative_sr import encode_narrative
 from reporting.overview import encode_overview
+from reporting.pdf import DocumentExtras, encode_pdf, render_report
 from reporting.radiograph_picture import title_of
 from reporting.seg import encode_segmentation, has_place
 from reporting.sr import encode_measurements, encode_volumes
 from reporting.text import ReportText
 
+_PLAIN_DOCUMENT: Final = DocumentExtras()
+
 
 def encode_results(
-    readings: Sequence[Reading], sources: SourceSeries, text: ReportText, context: ReportContext
+    readings: Sequence[Reading],
+    sources: SourceSeries,
+    text: ReportText,
+    context: ReportContext,
+    document: DocumentExtras | None = _PLAIN_DOCUMENT,
 ) -> tuple[ResultObject, ...]:
     """Return the DICOM objects of a run.
 
@@ -49,12 +57,14 @@ def encode_results(
         The report that stands.
     context : ReportContext
         The run.
+    document : DocumentExtras or None
+        What the PDF report has beyond the other results; None makes none.
 
     Returns
     -------
     tuple of ResultObject
-        Per model what `ResultKind` lists up to the key images; then the narrative; then the
-        overviews. What has no content is left out.
+        Per model what `ResultKind` lists up to the key images; then the narrative and the PDF;
+        then the overviews. What has no content is left out.
 
     Raises
     ------
@@ -73,12 +83,17 @@ def encode_results(
     answered = [(index, r) for index, r in enumerate(readings) if not r.analysis.is_refused]
     for index, reading in answered:
         objects += _encode_reading(reading, index, sources, context)
-    objects.append(_encode_text(readings, sources, text, context))
+    overviews: list[ResultObject] = []
     for index, reading in answered:
         envelope = _address(ResultKind.OVERVIEW, reading.analysis, index, sources, context)
         overview = encode_overview(reading, reference_series(reading.analysis, sources), envelope)
-        objects += _as_object(overview, envelope)
-    return tuple(objects)
+        overviews += _as_object(overview, envelope)
+    part = "" if document is None else document.part
+    objects.append(_encode_text(readings, sources, text, context, part))
+    if document is not None:
+        pictures = (*objects, *overviews)
+        objects.append(_encode_document(readings, sources, text, context, document, pictures=pictures))
+    return (*objects, *overviews)
 
 
 def write_part10(dataset: Dataset) -> bytes:
@@ -167,21 +182,61 @@ def _encode_heatmaps(
 
 
 def _encode_text(
-    readings: Sequence[Reading], sources: SourceSeries, text: ReportText, context: ReportContext
+    readings: Sequence[Reading], sources: SourceSeries, text: ReportText, context: ReportContext, part: str
 ) -> ResultObject:
+    envelope = _address_all(ResultKind.NARRATIVE, readings, sources, context, part)
+    dataset = encode_narrative(text, _evidence(readings, sources), envelope)
+    return ResultObject(kind=ResultKind.NARRATIVE, model_name=envelope.model_name, dataset=dataset)
+
+
+def _encode_document(
+    readings: Sequence[Reading],
+    sources: SourceSeries,
+    text: ReportText,
+    context: ReportContext,
+    document: DocumentExtras,
+    *,
+    pictures: Sequence[ResultObject],
+) -> ResultObject:
+    envelope = _address_all(ResultKind.PDF, readings, sources, context, document.part)
+    file = render_report(
+        readings,
+        sources,
+        text,
+        header=envelope.source,
+        objects=pictures,
+        context=context,
+        extras=document,
+    )
+    dataset = encode_pdf(file, _evidence(readings, sources), envelope)
+    return ResultObject(kind=ResultKind.PDF, model_name=envelope.model_name, dataset=dataset)
+
+
+def _evidence(readings: Sequence[Reading], sources: SourceSeries) -> list[Dataset]:
+    """Return the headers of every series that a model read, each once."""
+    series = dict.fromkeys(item.series_uid for reading in readings for item in reading.analysis.inputs)
+    return [header for series_uid in series for header in sources.get(series_uid, ())]
+
+
+def _address_all(
+    kind: ResultKind,
+    readings: Sequence[Reading],
+    sources: SourceSeries,
+    context: ReportContext,
+    part: str,
+) -> Envelope:
+    """Return the envelope of an object that carries what all models said.
+
+    A report that was compared with an earlier study is another object than one that was not: the same
+    images, read again after that study came, must not give other content under the same name.
+    """
     analyses = [reading.analysis for reading in readings]
-    envelope = Envelope(
-        kind=ResultKind.NARRATIVE,
+    return Envelope(
+        kind=kind,
         source=reference_series(analyses[0], sources)[0],
         models=tuple(dict.fromkeys(analysis.model for analysis in analyses)),
         context=context,
-    )
-    series = dict.fromkeys(item.series_uid for analysis in analyses for item in analysis.inputs)
-    evidence = [header for series_uid in series for header in sources.get(series_uid, ())]
-    return ResultObject(
-        kind=ResultKind.NARRATIVE,
-        model_name=envelope.model_name,
-        dataset=encode_narrative(text, evidence, envelope),
+        part=part,
     )
 
 

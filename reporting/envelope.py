@@ -44,6 +44,7 @@ _SERIES_NUMBERS: Final = {
     ResultKind.FINDINGS: 9006,
     ResultKind.ESTIMATES: 9007,
     ResultKind.KEY_IMAGES: 9008,
+    ResultKind.PDF: 9009,
     ResultKind.HEATMAP: 9101,
 }
 _NUMBERS_PER_MODEL: Final = 10
@@ -57,6 +58,7 @@ _SERIES_TITLES: Final = {
     ResultKind.FINDINGS: "findings",
     ResultKind.ESTIMATES: "estimates",
     ResultKind.KEY_IMAGES: "key images",
+    ResultKind.PDF: "report PDF",
     ResultKind.HEATMAP: "heat map",
 }
 #: Type 2 attributes of the Patient and General Study modules: written empty when the source has none.

@@ -49,6 +49,11 @@ def render_narrative(text: ReportText) -> str:
     return f'<div xmlns="http://www.w3.org/1999/xhtml">{_body(text)}</div>'
 
 
+def title_section(name: SectionName) -> str:
+    """Return the heading of a section."""
+    return _TITLES[name]
+
+
 def _body(text: ReportText) -> str:
     sections = "".join(_section(section) for section in text.sections if section.sentences)
     return f'<p class="banner">{escape(_printable(text.banner))}</p>{sections}'
@@ -56,7 +61,7 @@ def _body(text: ReportText) -> str:
 
 def _section(section: Section) -> str:
     paragraphs = "".join(f"<p>{escape(_printable(paragraph))}</p>" for paragraph in section.paragraphs)
-    return f"<h2>{_TITLES[section.name]}</h2>{paragraphs}"
+    return f"<h2>{title_section(section.name)}</h2>{paragraphs}"
 
 
 def _printable(text: str) -> str:

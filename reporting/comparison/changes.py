@@ -195,6 +195,14 @@ class Change:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """An earlier study and what changed since."""
+
+    prior: Prior
+    changes: tuple[Change, ...]
+
+
 def measure(finding: Finding) -> dict[Dimension, float]:
     """Return the sizes of a finding in the units of ``UNITS``, those that decide first.
 

@@ -16,6 +16,7 @@ from reporting.context import ResultObject, SourceSeries
 from reporting.gate.attributes import check_attributes, check_origin, check_uids
 from reporting.gate.belonging import check_identity, check_references
 from reporting.gate.bundle import check_bundle
+from reporting.gate.documents import check_document
 from reporting.gate.evidence import Evidence
 from reporting.gate.heatmaps import check_heatmap
 from reporting.gate.pixels import check_picture, check_segmentation
@@ -32,6 +33,7 @@ _CHECKS: Final[tuple[Callable[[ResultObject, Evidence], Iterator[Violation]], ..
     check_heatmap,
     check_picture,
     check_report,
+    check_document,
 )
 
 _NO_HEATMAPS: Final[Mapping[str, Sequence[Heatmap]]] = MappingProxyType({})
