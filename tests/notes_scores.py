@@ -10,7 +10,7 @@ import yaml
 
 from reporting.clinical.problem import ClinicalProblem, Experiencer, Polarity, SourceKind, SourceText, Time
 
-CASES = Path(__file__).with_name("notes_cases.yaml")
+CASES = Path(__file__).parent / "reporting" / "clinical" / "notes_cases.yaml"
 _POLARITY = {"neg": Polarity.NEGATED, "ask": Polarity.UNCERTAIN, "poss": Polarity.UNCERTAIN}
 _TIME = {"hist": Time.HISTORICAL, "plan": Time.PLANNED}
 #: What is scored once a problem is found: the value that counts as a positive.
