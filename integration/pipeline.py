@@ -51,6 +51,7 @@ from integration.clinical import ClinicalPort, load_information, save_informatio
 from integration.comparison import Contestant, compare_outcomes
 from integration.delivery import DeliveryItem, Destination, deliver_run, select_items
 from integration.observability import Metrics
+from integration.refining import LanguageSide, gather_ground, refine_run
 from integration.result_files import BUNDLE_KIND, Manifest, ManifestEntry, ResultFiles
 from integration.run_folder import RunFolder
 from integration.settings import ReportSection
@@ -66,9 +67,9 @@ from reporting.encode import encode_results
 from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import check_bundle, check_objects, require_valid
-from reporting.language.crude_report import CRUDE_FILES, write_crude
+from reporting.language.crude_report import CRUDE_FILES, crude_sentences, write_crude
 from reporting.projection import read_views
-from reporting.refine import LanguageModel, refine
+from reporting.refine.record import RefinementRecord
 from reporting.text import ReportText
 
 #: Bumped by hand when the order, the names or the arguments of steps change.
@@ -78,6 +79,7 @@ Json = dict[str, Any]
 Progress = Callable[[str, str, int, int], None]
 
 _TEXT = TypeAdapter(ReportText)
+_RECORD = TypeAdapter(RefinementRecord)
 #: Folder, within a run's, of everything that shadows say: no step that makes results looks into it.
 _SHADOWS: Final = "shadow"
 
@@ -126,8 +128,8 @@ class Pipeline:
         Root of the paths that the ledger keeps for result objects.
     profiles : mapping
         Destination name to the profile of objects that it wants.
-    language_model : LanguageModel or None
-        What refines the drafted text; without one the draft stands.
+    language : LanguageSide or None
+        What words the drafted text anew and what checks it; without a model the draft stands.
     progress : callable
         Called with (run id, model, slices done, slices in all) while a model reads.
     clinical : ClinicalPort or None
@@ -149,7 +151,7 @@ class Pipeline:
         report: ReportSection,
         software_version: str,
         metrics: Metrics,
-        language_model: LanguageModel | None = None,
+        language: LanguageSide | None = None,
         clock: Clock = utc_now,
         progress: Progress = ignore_progress,
         pairing: PairingPolicy = PairingPolicy.OFF,
@@ -174,7 +176,7 @@ class Pipeline:
         )
         self._software_version = software_version
         self._metrics = metrics
-        self._language_model = language_model
+        self._language = language or LanguageSide()
         self._clock = clock
         self.progress = progress
 
@@ -322,10 +324,16 @@ class Pipeline:
         with self._timed("refine"):
             folder = self.folder(run_id)
             draft = _TEXT.validate_json((folder.path / "draft.json").read_bytes())
-            text = refine(
-                draft, [reading.analysis for reading in self._readings(folder)], self._language_model
+            known = load_information(folder)
+            ground = gather_ground(
+                [reading.analysis for reading in self._readings(folder)],
+                self._sources(folder),
+                clinical=known.for_prompt() if known is not None else (),
+                crude=crude_sentences(folder.path),
             )
-            folder.write_bytes("text.json", _TEXT.dump_json(text))
+            refinement = refine_run(run_id, draft, ground, language=self._language, metrics=self._metrics)
+            folder.write_bytes("refinement.json", _RECORD.dump_json(refinement.record, indent=1))
+            folder.write_bytes("text.json", _TEXT.dump_json(refinement.text))
             return {"text": "text.json"}
 
     def encode(self, run_id: str) -> Json:

@@ -153,7 +153,46 @@ def describe_doubt(doubt: Doubt) -> str:
     return f"{REFUSAL_SENTENCE} {reason}" if doubt.is_blocking else f"This answer must be doubted: {reason}"
 
 
+def describe_draft(reason: str) -> str:
+    """Return the sentence that says that rules worded a text, and why no language model did.
+
+    Parameters
+    ----------
+    reason : str
+        A `reporting.refine.record.Reason`.
+    """
+    return f"The draft stands, worded by rules from the findings: {_DRAFT_REASONS[reason]}."
+
+
+def describe_refinement(model: str, *, replaced: int, added: int) -> str:
+    """Return the sentences that say that a language model worded a text, and who checked it.
+
+    Parameters
+    ----------
+    model : str
+        Identity of the language model.
+    replaced, added : int
+        Sentences of the model that gave way to rules, and sentences that rules added.
+    """
+    worded = f"Findings and impression were worded by a language model ({model}) from the findings."
+    checked = "Rules checked every sentence against the findings; no person has."
+    mended = [f"replaced {replaced} of its sentences"] if replaced else []
+    mended += [f"added {added} that it left out"] if added else []
+    return " ".join([worded, checked, *([f"Rules {' and '.join(mended)}."] if mended else [])])
+
+
 _LEAST: Final = 0.01
+#: By `reporting.refine.record.Reason`.
+_DRAFT_REASONS: Final = {
+    "no_model": "no language model is configured",
+    "nothing_to_word": "there is no finding that a language model could word",
+    "unreachable": "the language model did not answer",
+    "out_of_time": "the language model did not answer in time",
+    "resting": "the language model failed several times and is not asked for a while",
+    "cancelled": "the language model was told to stop",
+    "unusable": "the language model's answer was not in the form that was asked for",
+    "unfaithful": "the language model's wording did not agree with the findings",
+}
 _RISK_WORDS: Final = {
     RiskClass.LOW: "low risk",
     RiskClass.HIGH: "high risk",

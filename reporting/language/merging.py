@@ -20,24 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from reporting.errors import ReportingError
+from reporting.language.weights import digest_file
 
 _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
 _LORA: Final = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight")
-_CHUNK: Final = 1 << 20
 
 
 class UnusableAdapterError(ReportingError):
     """A LoRA adapter does not fit the model, or is of a kind that cannot be merged."""
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def merge_adapter(model: Path, adapter: Path, cache: Path) -> Path:

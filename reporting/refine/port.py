@@ -20,7 +20,19 @@ Schema = Mapping[str, Any]
 
 
 class LanguageModelError(TransientError):
-    """A language model did not answer: it cannot be reached, was too slow, or was cancelled."""
+    """A language model did not answer: it cannot be reached or broke down."""
+
+
+class LanguageModelTimeoutError(LanguageModelError):
+    """A language model did not answer in time."""
+
+
+class LanguageModelRestingError(LanguageModelError):
+    """A language model that failed several times in a row is not asked for a while."""
+
+
+class GenerationCancelledError(LanguageModelError):
+    """The caller wants no answer any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

