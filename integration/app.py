@@ -33,6 +33,7 @@ from integration.commitment import CommitmentReport, record_commitment
 from integration.delivery import Destination
 from integration.destinations import CStoreSettings, StowSettings, build_destination
 from integration.http_server import HttpServer
+from integration.language import build_language
 from integration.models_cli import ENGINES_FOLDER
 from integration.observability import Metrics, adopt_library_loggers
 from integration.pacs import expected_instances
@@ -92,6 +93,7 @@ class Node:
             and any(package.card.task == "fusion" for package in self.catalogue.packages),
         )
         self.progress: dict[str, dict[str, tuple[int, int]]] = {}
+        self.language = build_language(settings)
         self.pipeline = self._build_pipeline()
         self._engine: Engine | None = None
         self._scp: StorageScp | None = None
@@ -121,6 +123,7 @@ class Node:
             metrics=self.metrics,
             progress=self._note_progress,
             pairing=settings.pairing.policy,
+            language=self.language,
             clinical=build_collector(settings),
         )
 
@@ -238,6 +241,7 @@ class Node:
 
     def stop(self) -> None:
         """Stop taking studies, then stop working; what is in progress resumes at the next start."""
+        self.language.stopping.set()
         for part in (self._scp, self._http, self._assembler, self._recovery):
             if part is not None:
                 part.stop()
