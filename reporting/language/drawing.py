@@ -14,7 +14,7 @@ from typing import Final
 
 from inference.findings import Laterality, Presence, Quantity
 from reporting import codes
-from reporting.draft.words import format_area, format_length, format_volume
+from reporting.draft.words import format_area, format_length, format_volume, has_sides
 from reporting.facts import Certainty, Fact, FactKind, Facts, Size
 from reporting.projection import Zone
 from reporting.recommendations import allow_recommendations
@@ -321,7 +321,7 @@ def _add_boxes(ledger: _Ledger, number: int) -> None:
     for _ in range(number):
         agreed = [concept for concept in present if concept in boxes]
         concept = random.choice(agreed) if agreed and random.random() < 0.5 else random.choice(boxes)  # noqa: PLR2004
-        is_placed = random.random() < 0.9  # noqa: PLR2004
+        is_placed = has_sides(_CHEST_BOXES[concept]) and random.random() < 0.9  # noqa: PLR2004
         is_sized = random.random() < 0.1 and concept in {"nodule", "mass", "nodule_mass", "lung_opacity"}  # noqa: PLR2004
         ledger.add(
             FactKind.MARKED,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from inference.findings import Presence
+from inference.findings import Laterality, Presence
 from reporting.draft.words import capitalise, join
 from reporting.facts import Certainty, Fact, FactKind
 from reporting.language.drawing import STUDY_KINDS, draw_facts
@@ -127,40 +127,23 @@ def _group(facts: Sequence[Fact]) -> list[Group]:
 
 def _findings(groups: Sequence[Group], style: _Style) -> list[Said]:
     said: list[Said] = []
-    plain, others = _part_plain(groups, style)
-    for group in others:
+    for group in groups:
         if _is_present(group):
             said += _say_present(group, style)
-    said += [_say_plain(part, style) for part in plain]
-    said += [_say_open(group, style) for group in others if _is_open(group)]
+    said += [_say_open(group, style) for group in groups if _is_open(group)]
     said += [_say_absent(part, style) for part in _split(_all_of(groups, Presence.ABSENT), style)]
     said += [_say_unsure(part, style) for part in _split(_all_of(groups, Presence.UNDETERMINED), style)]
     return said
-
-
-def _part_plain(groups: Sequence[Group], style: _Style) -> tuple[list[list[Group]], list[Group]]:
-    """Part the findings that share one sentence (no place, no size, nobody disagrees) from the others."""
-    plain = [group for group in groups if _is_plain(group)] if style.chance(0.6) else []
-    alike = [[g for g in plain if _is_sure(g[0]) is sure] for sure in (True, False)]
-    joined = [part for part in alike if len(part) > 1]
-    taken = [group for part in joined for group in part]
-    return joined, [group for group in groups if group not in taken]
-
-
-def _say_plain(groups: Sequence[Group], style: _Style) -> Said:
-    names = join([form_of(group[0]).named() for group in groups])
-    forms = [f"{names} are {style.seen}"]
-    if not _is_sure(groups[0][0]):
-        forms = [f"{names} are suspected", f"{names} may be present", f"{names} are possible"]
-    return style.pick(forms), _flat(groups)
 
 
 def _say_present(group: Group, style: _Style) -> list[Said]:
     """Return what is there, surer statements first; what other models say to the contrary at the end."""
     there = [fact for fact in group if fact.presence is Presence.PRESENT]
     said: list[Said] = []
+    told: set[str] = set()
     for facts in _statements(there):
-        is_further = bool(said) and facts[0].kind is FactKind.OUTLINED
+        is_further = facts[0].algorithm in told
+        told |= {fact.algorithm for fact in facts}
         said.append((_state(facts, style, is_further=is_further), facts))
     contrary = _contrary(group, style)
     if contrary:
@@ -170,10 +153,22 @@ def _say_present(group: Group, style: _Style) -> list[Said]:
 
 
 def _statements(there: Group) -> list[Group]:
-    """Return which facts of one finding share a sentence: those without a size, alike in certainty."""
-    if len(there) == 1 or any(fact.sizes for fact in there):
+    """Return which facts of one finding share a sentence: those without a size, alike in certainty.
+
+    What one model marked twice in one place is told twice, as what has a size is.
+    """
+    if len(there) == 1 or any(fact.sizes for fact in there) or not _are_apart(there):
         return [[fact] for fact in there]
     return [part for part in ([f for f in there if _is_sure(f) is sure] for sure in (True, False)) if part]
+
+
+def _are_apart(there: Group) -> bool:
+    """Say whether the places tell apart all that one model marked."""
+    marks = [fact for fact in there if fact.kind is FactKind.MARKED]
+    many = [fact for fact in marks if sum(other.algorithm == fact.algorithm for other in marks) > 1]
+    places = {(fact.algorithm, fact.side, fact.zone) for fact in many}
+    sides = {fact.side for fact in many}
+    return len(places) == len(many) and not sides & {None, Laterality.BILATERAL}
 
 
 def _state(facts: Group, style: _Style, *, is_further: bool = False) -> str:
@@ -219,7 +214,6 @@ def _hedged_frames(name: str, be: str, place: str, style: _Style) -> list[str]:
     frames = [
         f"{name} {be} suspected{place}",
         f"{name} may be present{place}",
-        f"there may be {name}{place}",
         f"{style.image} may show {name}{place}",
         f"{name} {be} possible{place}",
     ]
@@ -243,30 +237,22 @@ def _contrary(group: Group, style: _Style) -> str:
         )
     unsure = [fact for fact in group if fact.presence is Presence.UNDETERMINED]
     if unsure:
-        who, plural = _others(unsure)
-        verb = "could not determine"
-        clauses.append(f"{who} {verb} whether there {verb_be(form)} {form.named()}")
+        who, _ = _others(unsure)
+        clauses.append(f"for {who} it is undetermined whether there {verb_be(form)} {form.named()}")
     return "; ".join(clauses)
 
 
 def _others(facts: Group) -> tuple[str, bool]:
     several = len({fact.algorithm for fact in facts}) > 1
-    return ("other algorithms", True) if several else ("another algorithm", False)
+    return ("two algorithms", True) if several else ("another algorithm", False)
 
 
 def _say_open(group: Group, style: _Style) -> Said:
     """Return that one model finds nothing where another cannot tell."""
     form = form_of(group[0])
-    whether = f"whether there {verb_be(form)} {form.named()}"
-    return (
-        style.pick(
-            (
-                f"one algorithm detects no {form.bare}; another could not determine {whether}",
-                f"one algorithm does not detect {form.named()}; another could not determine {whether}",
-            )
-        ),
-        group,
-    )
+    denial = style.pick((f"detects no {form.bare}", f"does not detect {form.named()}"))
+    doubt = f"it is undetermined whether there {verb_be(form)} {form.named()}"
+    return f"one algorithm {denial}; for another algorithm {doubt}", group
 
 
 def _say_absent(groups: Sequence[Group], style: _Style) -> Said:
@@ -293,8 +279,7 @@ def _say_unsure(groups: Sequence[Group], style: _Style) -> Said:
                 f"it could not be determined whether there {be} {names}",
                 f"whether there {be} {names} could not be determined",
                 f"whether there {be} {names} is undetermined",
-                f"{style.image} leaves undetermined whether there {be} {names}",
-                f"the presence of {names} could not be determined",
+                f"it is undetermined whether there {be} {names}",
             )
         ),
         _flat(groups),
@@ -384,17 +369,6 @@ def _is_present(group: Group) -> bool:
 
 def _is_open(group: Group) -> bool:
     return not _is_present(group) and len({fact.presence for fact in group}) > 1
-
-
-def _is_plain(group: Group) -> bool:
-    """Say whether a finding is stated once, alone, without a place or a size."""
-    fact = group[0]
-    return (
-        len(group) == 1
-        and fact.presence is Presence.PRESENT
-        and fact.kind is not FactKind.OUTLINED
-        and not (fact.side or fact.zone or fact.sizes)
-    )
 
 
 def _is_many(facts: Group) -> bool:
