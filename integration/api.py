@@ -78,6 +78,8 @@ class ApiPorts:
         Run id to model to (slices done, slices in all), of readings in progress.
     notes : NotesStore or None
         Where clinical notes are kept; None where the site has them off.
+    assistant : APIRouter or None
+        The endpoints of the assistant; None where the site has it off.
     """
 
     ledger: Ledger
@@ -90,6 +92,7 @@ class ApiPorts:
     is_ready: Callable[[], bool]
     progress: Progress
     notes: NotesStore | None = None
+    assistant: APIRouter | None = None
 
 
 def build_api(ports: ApiPorts, *, token: str | None, version: str) -> FastAPI:
@@ -114,6 +117,8 @@ def build_api(ports: ApiPorts, *, token: str | None, version: str) -> FastAPI:
     guarded = [Depends(_require_token(token))]
     for router in (_metrics(ports), _dicomweb(ports), _studies(ports), _runs(ports)):
         api.include_router(router, dependencies=guarded)
+    if ports.assistant is not None:
+        api.include_router(ports.assistant, dependencies=guarded)
     return api
 
 

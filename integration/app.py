@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from dicom_node.clock import utc_now
 from dicom_node.completeness import CompletenessPolicy
@@ -28,6 +28,8 @@ from inference.runner import Runner, RunStatistics, always_eager
 from inference.tuning import TunedEngines
 from integration.api import ApiPorts, build_api
 from integration.assembler import Assembler, CompletenessPolicies
+from integration.assistant import build_assistant
+from integration.assistant_api import AssistantPorts, assistant_router
 from integration.clinical import build_collector, notes_store
 from integration.commitment import CommitmentReport, record_commitment
 from integration.delivery import Destination
@@ -95,6 +97,7 @@ class Node:
         self.progress: dict[str, dict[str, tuple[int, int]]] = {}
         self.language = build_language(settings)
         self.pipeline = self._build_pipeline()
+        self.assistant = build_assistant(settings, self.ledger, self.pipeline)
         self._engine: Engine | None = None
         self._scp: StorageScp | None = None
         self._http: HttpServer | None = None
@@ -145,10 +148,26 @@ class Node:
             wake=self.wake,
             is_ready=self.is_ready,
             progress=self.progress,
+            assistant=self._build_assistant_router(),
             notes=self.notes if self.settings.clinical.enabled else None,
         )
         token = settings.token.get_secret_value() if settings.token else None
         return build_api(ports, token=token, version=software_version())
+
+    def _build_assistant_router(self) -> APIRouter | None:
+        wanted = self.settings.assistant
+        if not wanted.enabled:
+            return None
+        return assistant_router(
+            AssistantPorts(
+                service=self.assistant,
+                ledger=self.ledger,
+                questions_per_minute=wanted.questions_per_minute,
+                concurrent_questions=wanted.concurrent_questions,
+                user_header=wanted.user_header,
+                has_token=self.settings.http.token is not None,
+            )
+        )
 
     def _note_progress(self, run_id: str, model: str, done: int, total: int) -> None:
         self.progress.setdefault(run_id, {})[model] = (done, total)
@@ -245,6 +264,7 @@ class Node:
         for part in (self._scp, self._http, self._assembler, self._recovery):
             if part is not None:
                 part.stop()
+        self.assistant.close()
         if self._engine is not None:
             self._engine.close()
         self.ledger.close()

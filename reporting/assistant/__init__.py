@@ -1,0 +1,1 @@
+"""The assistant: questions about one study, answered from findings and cited sources."""
