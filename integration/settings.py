@@ -28,6 +28,7 @@ from integration.connections import HttpEndpoint
 from integration.destinations import DestinationSettings, FolderSettings
 from integration.sources import SourceSettings
 from reporting.fhir.policy import SubjectPolicy, WritePolicy
+from reporting.pdf.page import PageSize
 
 CONFIG_FILE_VARIABLE = "PREREAD_CONFIG"
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -214,6 +215,20 @@ class ReportSection(_Section):
     )
     organization: str = Field("Radiology department", description="Name of the organization that reports.")
     timezone: str = Field("UTC", description="IANA time zone of study dates that carry no offset.")
+    pdf: bool = Field(
+        default=True, description="Write the report as an Encapsulated PDF too, for PACS and FHIR server."
+    )
+    page_size: PageSize = Field(PageSize.A4, description="Paper of the PDF report: A4 or LETTER.")
+    fhir_pdf_mb: float = Field(
+        4.0,
+        ge=0,
+        description="Largest PDF attached to the FHIR report, in megabytes before base64; 0 attaches none.",
+    )
+    compare_priors: bool = Field(
+        default=True,
+        description="Compare a study with the patient's latest earlier one that this node has read, and say "
+        "what changed.",
+    )
 
 
 class ClinicalSection(_Section):

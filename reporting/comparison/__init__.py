@@ -27,6 +27,7 @@ from reporting.comparison.changes import (
     judge,
 )
 from reporting.comparison.matching import Position, is_same_side, pair_findings
+from reporting.comparison.places import locate_findings
 from reporting.comparison.words import describe_changes, describe_no_change
 from reporting.draft.kinds import is_anatomy, is_outlined, present
 
@@ -210,4 +211,5 @@ __all__ = [
     "compare_with_prior",
     "describe_changes",
     "describe_no_change",
+    "locate_findings",
 ]

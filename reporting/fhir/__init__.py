@@ -24,9 +24,11 @@ from reporting.fhir.policy import FhirPolicy, ReportStatus, SubjectPolicy, Write
 from reporting.fhir.report import ReportParts, describe_provenance, describe_report, name_report
 from reporting.fhir.study import (
     create_patient,
+    describe_language_model,
     describe_model,
     describe_software,
     describe_study,
+    name_language_model,
     name_model,
     name_software,
     name_study,
@@ -112,7 +114,7 @@ def build_bundle(
     provenance = name_resource("Provenance", report.value)
     targets = (report, *(name for name, _ in observations))
     owned: list[tuple[ResourceName, Json]] = [
-        *_devices((*analyses, *previous), context),
+        *_devices((*analyses, *previous), text, context),
         *observations,
         (
             report,
@@ -120,7 +122,10 @@ def build_bundle(
                 analyses, text, header=header, objects=objects, parts=parts, context=context, policy=policy
             ),
         ),
-        (provenance, describe_provenance(analyses, targets, parts, context)),
+        (
+            provenance,
+            describe_provenance(analyses, targets, parts, context, text.provenance.language_model),
+        ),
     ]
     is_created = policy.subject is SubjectPolicy.CREATE and patient_reference is None
     entries = [create_patient(header, policy)] if is_created else []
@@ -162,13 +167,19 @@ def _first_header(analyses: Sequence[Analysis], sources: SourceSeries) -> Datase
     return headers[0]
 
 
-def _devices(analyses: Sequence[Analysis], context: ReportContext) -> list[tuple[ResourceName, Json]]:
+def _devices(
+    analyses: Sequence[Analysis], text: ReportText, context: ReportContext
+) -> list[tuple[ResourceName, Json]]:
     version = context.software_version
     models = dict.fromkeys(analysis.model for analysis in analyses)
-    return [
+    devices = [
         (name_software(version), describe_software(version)),
         *((name_model(model), describe_model(model, version)) for model in models),
     ]
+    writer = text.provenance.language_model
+    if writer is not None:
+        devices.append((name_language_model(writer), describe_language_model(writer, version)))
+    return devices
 
 
 def _study_entry(name: ResourceName, resource: Json, header: Dataset, policy: FhirPolicy) -> Json:

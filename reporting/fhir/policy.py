@@ -62,6 +62,8 @@ class FhirPolicy:
         System of the Accession Number; None writes it without one.
     organization : str
         Name of the department in whose name the report is issued.
+    largest_pdf_bytes : int
+        A larger PDF is not attached to the report; 0 attaches none.
     """
 
     patient_id_system: str
@@ -70,3 +72,4 @@ class FhirPolicy:
     subject: SubjectPolicy = SubjectPolicy.LOGICAL
     write: WritePolicy = WritePolicy.CLIENT_ID
     identifier_system: str = OWN_IDENTIFIER_SYSTEM
+    largest_pdf_bytes: int = 4_000_000

@@ -27,8 +27,9 @@ from reporting.fhir.elements import (
 )
 from reporting.fhir.names import ResourceName, name_resource
 from reporting.fhir.policy import FhirPolicy, ReportStatus
-from reporting.fhir.study import identify_accession, name_model, name_software
+from reporting.fhir.study import identify_accession, name_language_model, name_model, name_software
 from reporting.html import render_narrative, render_page
+from reporting.pdf import read_pdf
 from reporting.text import ReportText, SectionName
 
 
@@ -95,7 +96,10 @@ def describe_report(
         "imagingStudy": [study.reference for study in parts.studies],
         "result": [name.reference for name in parts.results],
         "conclusion": _conclude_in_words(text),
-        "presentedForm": [_attach_page(text, header, context)],
+        "presentedForm": [
+            _attach_page(text, header, context),
+            *_attach_pdf(objects, parts.status, context, policy),
+        ],
     }
     conclusions = _conclude(analyses)
     if conclusions:
@@ -109,17 +113,29 @@ def describe_report(
 
 
 def describe_provenance(
-    analyses: Sequence[Analysis], targets: Sequence[ResourceName], parts: ReportParts, context: ReportContext
+    analyses: Sequence[Analysis],
+    targets: Sequence[ResourceName],
+    parts: ReportParts,
+    context: ReportContext,
+    language_model: str | None = None,
 ) -> Json:
-    """Return who made the report from what (HL7 AI Transparency, AI-Provenance)."""
-    models = dict.fromkeys(analysis.model for analysis in analyses)
+    """Return who made the report from what (HL7 AI Transparency, AI-Provenance).
+
+    Parameters
+    ----------
+    language_model : str or None
+        Identity of the language model whose wording stands, if one's does: an author like the others.
+    """
+    authors = [name_model(model) for model in dict.fromkeys(analysis.model for analysis in analyses)]
+    if language_model is not None:
+        authors.append(name_language_model(language_model))
     agents: list[Json] = [
         {
             "type": hl7_concept("provenance-participant-type", "author", "Author"),
             "role": [ai_role()],
-            "who": name_model(model).reference,
+            "who": author.reference,
         }
-        for model in models
+        for author in authors
     ]
     agents.append(
         {
@@ -152,9 +168,9 @@ def _issue_by(analyses: Sequence[Analysis], policy: FhirPolicy) -> Json:
 
 
 def _conclude_in_words(text: ReportText) -> str:
-    """Return the notice, what is urgent, and the impression with its doubts."""
+    """Return the notices, what is urgent, and the impression with its doubts."""
     said = [s.text for s in text.sections if s.name in {SectionName.PRIORITY, SectionName.IMPRESSION}]
-    return " ".join([text.banner, *said])
+    return " ".join([*text.notices, *said])
 
 
 def _conclude(analyses: Sequence[Analysis]) -> list[Json]:
@@ -170,17 +186,34 @@ def _conclude(analyses: Sequence[Analysis]) -> list[Json]:
     return [codeable(concept, noun) for concept, noun in reversed(signs.items())]
 
 
+_CONCLUDING: Final = frozenset({SectionName.PRIORITY, SectionName.COMPARISON, SectionName.IMPRESSION})
 _PAGE_TITLE: Final = "AI draft report, not reviewed"
 
 
 def _attach_page(text: ReportText, header: Dataset, context: ReportContext) -> Json:
     page = render_page(text, str(header.get("StudyDescription") or "")).encode()
+    return _attach(page, "text/html; charset=utf-8", context)
+
+
+def _attach_pdf(
+    objects: Sequence[ResultObject], status: ReportStatus, context: ReportContext, policy: FhirPolicy
+) -> list[Json]:
+    """Return the PDF report of the run; none for a report that a person has signed, which it would deny."""
+    if status is not ReportStatus.PRELIMINARY:
+        return []
+    files = [read_pdf(o.dataset) for o in objects if o.kind is ResultKind.PDF]
+    return [
+        _attach(file, "application/pdf", context) for file in files if len(file) <= policy.largest_pdf_bytes
+    ]
+
+
+def _attach(file: bytes, content_type: str, context: ReportContext) -> Json:
     return {
-        "contentType": "text/html; charset=utf-8",
+        "contentType": content_type,
         "language": "en",
-        "data": base64.b64encode(page).decode(),
-        "size": len(page),
-        "hash": base64.b64encode(hashlib.sha1(page, usedforsecurity=False).digest()).decode(),
+        "data": base64.b64encode(file).decode(),
+        "size": len(file),
+        "hash": base64.b64encode(hashlib.sha1(file, usedforsecurity=False).digest()).decode(),
         "title": _PAGE_TITLE,
         "creation": instant(context.created_at),
     }

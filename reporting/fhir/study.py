@@ -162,6 +162,23 @@ def describe_model(model: ModelIdentity, software_version: str) -> Json:
     }
 
 
+def name_language_model(identity: str) -> ResourceName:
+    """Return the name of the Device of a language model."""
+    return name_resource("Device", "language model", identity)
+
+
+def describe_language_model(identity: str, software_version: str) -> Json:
+    """Return the Device of the language model that worded a report (HL7 AI Transparency, AI-Device)."""
+    return {
+        "resourceType": "Device",
+        "status": "active",
+        "deviceName": [{"name": identity, "type": "model-name"}],
+        "type": ai_role(),
+        "note": [{"text": "Language model: worded the report's text from the findings; it made no finding."}],
+        "parent": name_software(software_version).reference,
+    }
+
+
 def describe_software(version: str) -> Json:
     """Return the Device of the software that ran the models."""
     return {

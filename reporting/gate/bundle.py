@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from fhir.resources.R4B import get_fhir_model_class
 from pydantic import ValidationError
 
+from reporting.gate.documents import read_pages
 from reporting.gate.violation import Violation
 from reporting.safety import REQUIRED_PHRASE
 
@@ -109,6 +111,7 @@ def _check_observation(resource: Json, where: str) -> Iterator[Violation]:
 
 
 def _check_report(resource: Json, where: str) -> Iterator[Violation]:
+    yield from _check_forms(resource, where)
     status = resource.get("status")
     if status not in _REPORT_STATUSES:
         yield _violation(where, "status", "The status is none that Preread gives.")
@@ -128,12 +131,33 @@ def _check_report(resource: Json, where: str) -> Iterator[Violation]:
             yield _violation(where, "banner", f"{name} lacks the notice that nobody reviewed it.")
 
 
+def _check_forms(resource: Json, where: str) -> Iterator[Violation]:
+    """Yield a violation for an attachment that is not what it says, or lacks the notice on a page."""
+    for form in resource.get("presentedForm") or []:
+        file = _data(form)
+        digest = base64.b64encode(hashlib.sha1(file, usedforsecurity=False).digest()).decode()
+        if not file or (form.get("size"), form.get("hash")) != (len(file), digest):
+            yield _violation(where, "attachment", "presentedForm has another size or hash than its data.")
+        if form.get("contentType") != "application/pdf":
+            continue
+        pages = read_pages(file)
+        if not pages or any(REQUIRED_PHRASE.encode() not in page for page in pages):
+            yield _violation(where, "banner", "A page of the PDF lacks the notice that nobody reviewed it.")
+
+
 def _page(resource: Json) -> str:
     forms = resource.get("presentedForm") or [{}]
     try:
-        return base64.b64decode(str(forms[0].get("data", "")), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        return _data(forms[0]).decode()
+    except UnicodeDecodeError:
         return ""
+
+
+def _data(form: Json) -> bytes:
+    try:
+        return base64.b64decode(str(form.get("data", "")), validate=True)
+    except binascii.Error:
+        return b""
 
 
 def _is_labelled(resource: Json) -> bool:
