@@ -70,6 +70,7 @@ from reporting.gate import check_bundle, check_objects, require_valid
 from reporting.language.crude_report import CRUDE_FILES, crude_sentences, write_crude
 from reporting.projection import read_views
 from reporting.refine.record import RefinementRecord
+from reporting.refine.refinement import digest_text
 from reporting.text import ReportText
 
 #: Bumped by hand when the order, the names or the arguments of steps change.
@@ -324,6 +325,8 @@ class Pipeline:
         with self._timed("refine"):
             folder = self.folder(run_id)
             draft = _TEXT.validate_json((folder.path / "draft.json").read_bytes())
+            if self._ledger.objects_of(run_id) and _is_refined(folder, draft):
+                return {"text": "text.json"}  # results bear their UIDs: what they say does not change
             known = load_information(folder)
             ground = gather_ground(
                 [reading.analysis for reading in self._readings(folder)],
@@ -659,6 +662,14 @@ class Pipeline:
             yield
         finally:
             self._metrics.steps.labels(step).observe(time.perf_counter() - began)
+
+
+def _is_refined(folder: RunFolder, draft: ReportText) -> bool:
+    """Say whether the run has a text that was made from the same draft."""
+    if not (folder.exists("refinement.json") and folder.exists("text.json")):
+        return False
+    record = _RECORD.validate_json((folder.path / "refinement.json").read_bytes())
+    return record.draft_sha256 == digest_text(draft)
 
 
 def _decision(folder: RunFolder) -> RoutingDecision:

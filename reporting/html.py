@@ -56,7 +56,9 @@ def title_section(name: SectionName) -> str:
 
 def _body(text: ReportText) -> str:
     sections = "".join(_section(section) for section in text.sections if section.sentences)
-    return f'<p class="banner">{escape(_printable(text.banner))}</p>{sections}'
+    banner, *further = text.notices
+    notes = "".join(f"<p>{escape(_printable(notice))}</p>" for notice in further)
+    return f'<p class="banner">{escape(_printable(banner))}</p>{notes}{sections}'
 
 
 def _section(section: Section) -> str:

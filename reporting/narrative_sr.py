@@ -36,7 +36,7 @@ def encode_narrative(text: ReportText, sources: Sequence[Dataset], envelope: Env
     Parameters
     ----------
     text : ReportText
-        The report; its banner becomes the first section.
+        The report; its banner, and who worded it, become the first section.
     sources : sequence of Dataset
         Headers of the images that were read; they become the evidence.
     envelope : Envelope
@@ -71,7 +71,10 @@ def _content(text: ReportText, envelope: Envelope) -> list[Dataset]:
     content = [code_content_item(codes.LANGUAGE_OF_CONTENT, codes.ENGLISH, "HAS CONCEPT MOD")]
     for model in envelope.models:
         content += observe_by_device(model)
-    first = [text.banner, *(p for s in text.sections if s.name is SectionName.PRIORITY for p in s.paragraphs)]
+    first = [
+        *text.notices,
+        *(p for s in text.sections if s.name is SectionName.PRIORITY for p in s.paragraphs),
+    ]
     summary = [text_item(codes.SUMMARY_ELEMENT, paragraph) for paragraph in first]
     content.append(container_item(codes.SUMMARY_SECTION, summary))
     content += [_encode_section(s) for s in text.sections if s.sentences and s.name in _SECTIONS]

@@ -108,8 +108,13 @@ class ReportText:
         raise KeyError(name)
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What every form of the report begins with: the banner, and who worded it."""
+        return self.banner, self.provenance.remark
+
+    @property
     def plain(self) -> str:
         """The whole report as plain text, banner first."""
-        blocks = [self.banner]
+        blocks = list(self.notices)
         blocks += [f"{section.name.value.upper()}\n{section.text}" for section in self.sections]
         return "\n\n".join(blocks)

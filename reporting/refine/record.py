@@ -62,6 +62,8 @@ class RefinementRecord:
         Of the first prompt, system and user message joined by a line feed.
     checker : str
         Version of the checker.
+    draft_sha256 : str
+        Of the draft that was refined, as plain text.
     attempts : int
         Answers that were asked for.
     faults, remaining_faults : tuple of (kind, number)
@@ -81,6 +83,7 @@ class RefinementRecord:
     model: str = ""
     prompt_sha256: str = ""
     checker: str = ""
+    draft_sha256: str = ""
     attempts: int = 0
     faults: tuple[tuple[str, int], ...] = ()
     remaining_faults: tuple[tuple[str, int], ...] = ()

@@ -64,6 +64,7 @@ def refine_report(
         standing=Standing.DRAFT,
         reason=Reason.NO_MODEL,
         checker=checker.version,
+        draft_sha256=digest_text(draft),
         unverified=list_unverified(ground, checker),
     )
     if model is None:
@@ -82,6 +83,11 @@ def refine_report(
         faults = _count(remaining)
         return _let_draft_stand(draft, replace(record, reason=Reason.UNFAITHFUL, remaining_faults=faults))
     return _let_model_stand(draft, repaired, ground, record)
+
+
+def digest_text(text: ReportText) -> str:
+    """Return the SHA-256 of a report as plain text."""
+    return hashlib.sha256(text.plain.encode()).hexdigest()
 
 
 def list_unverified(ground: Ground, checker: Checker) -> tuple[str, ...]:
