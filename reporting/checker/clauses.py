@@ -76,6 +76,11 @@ def is_connector(item: Item) -> bool:
     return item.part is Part.CONNECTOR or (item.part is Part.MARK and item.value in {",", "/"})
 
 
+def is_existential(item: Item) -> bool:
+    """Say whether an item is «there is» or «there may be»: its subject comes after it."""
+    return item.part in {Part.AFFIRMATION, Part.CERTAINTY} and item.text.startswith("there")
+
+
 def split_clauses(sentence: Sequence[Item]) -> tuple[Clause, ...]:
     """Return the clauses of a sentence, in order; breaks are dropped."""
     clauses: list[Clause] = []
@@ -165,8 +170,7 @@ def _ends_list(items: Sequence[Item], index: int) -> bool:
         return True
     if _ALTERNATIVES.intersection(joined):
         return False
-    is_existential = after.part is Part.AFFIRMATION and after.value.startswith("there")
-    return after.part in _OPENERS or is_existential
+    return after.part in _OPENERS or is_existential(after)
 
 
 def _cut_at_verbs(items: tuple[Item, ...], *, is_led: bool) -> Iterator[Clause]:
@@ -182,12 +186,12 @@ def _cut_at_verbs(items: tuple[Item, ...], *, is_led: bool) -> Iterator[Clause]:
 
 
 def _is_verb(item: Item) -> bool:
-    return item.part is Part.FINITE or (item.part is Part.AFFIRMATION and item.value.startswith("there"))
+    return item.part is Part.FINITE or is_existential(item)
 
 
 def _find_cut(items: Sequence[Item], start: int, before: int, verb: int) -> int | None:
     between = range(before + 1, verb)
-    if items[verb].part is Part.AFFIRMATION:
+    if is_existential(items[verb]):
         return verb
     cuts = [
         index for index in between if is_connector(items[index]) and _leads_to_mention(items, index, verb)

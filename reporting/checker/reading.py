@@ -20,7 +20,7 @@ _HISTORICAL: Final = frozenset(
 )
 #: Words of certainty that go with the verb and so with the whole clause.
 _VERBAL: Final = frozenset(
-    {"may", "might", "could", "may represent", "might represent", "could represent", "suggests", "suggest"}
+    {"may", "might", "could", "there may be", "there might be", "there could be", "suggests", "suggest"}
     | {"suggesting", "suggested", "may be", "might be", "could be", "may be present"}
 )
 _DEFINITE: Final = frozenset({"the", "this", "these"})
@@ -189,6 +189,8 @@ def _has_content(clause: Clause) -> bool:
 
 def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
     phrases, problems = _split_phrases(clause.items)
+    if _is_equation(clause):
+        problems.append("one finding is said to be another")
     presence, doubts = _presence_of(clause)
     problems += doubts
     if presence is Presence.ABSENT and clause.is_led:
@@ -201,16 +203,26 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
         own = _own_certainty(phrase.before)
         is_bare = index > 0 and not phrase.before
         carried = own if own is not None else (carried if is_bare else None)
-        certainty = carried if carried is not None else shared
-        clash = own is not None and shared not in {Stated.PLAIN, Stated.ATTRIBUTED, own}
-        if clash and presence is Presence.PRESENT:
+        certainty = shared if carried is None else _combine(carried, shared)
+        if certainty is None:
             problems.append("two words of certainty do not agree")
+            certainty = shared
         statement, left = _state(phrase, presence, certainty)
         statements.append(
             replace(statement, algorithm=_algorithm_of(clause.items), context=_context_of(clause.items))
         )
         stray += left
     return _distribute(statements, phrases), problems, stray
+
+
+def _is_equation(clause: Clause) -> bool:
+    """Say whether a clause says what a pronoun is: «it may be an effusion»."""
+    if any(item.part is Part.UNDETERMINED for item in clause.items):
+        return False
+    return any(
+        item.part is Part.PRONOUN and after.part in {Part.FINITE, Part.CERTAINTY, Part.AFFIRMATION}
+        for item, after in pairwise(clause.items)
+    )
 
 
 def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Statement, int]:
@@ -351,6 +363,16 @@ def _strongest(items: Sequence[Item]) -> Stated:
 
 def _algorithm_of(items: Sequence[Item]) -> str | None:
     return next((item.value for item in items if item.part is Part.NAME), None)
+
+
+def _combine(own: Stated, shared: Stated) -> Stated | None:
+    """Return what the certainty of a finding and that of its clause say together; None if they clash."""
+    if shared in {Stated.PLAIN, Stated.ATTRIBUTED, own}:
+        return own
+    pair = {own, shared}
+    if Stated.POSSIBLE in pair and Stated.HIGH not in pair:
+        return (pair - {Stated.POSSIBLE}).pop()
+    return None
 
 
 def _context_of(items: Sequence[Item]) -> Context:

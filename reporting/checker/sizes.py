@@ -53,8 +53,9 @@ def is_value(stated: StatedSize, size: Size) -> bool:
     if dimension != _DIMENSIONS[size.quantity]:
         return False
     number, unit = size.text.split()
-    written = float(number) * _UNITS[unit][1]
-    return _is_rounded(stated, size.value / factor, written / factor)
+    written = float(number) * _UNITS[unit][1] / factor
+    is_as_written = _step(stated.number) * factor >= _step(number) * _UNITS[unit][1] - _EPSILON
+    return _is_rounded(stated, size.value / factor, written if is_as_written else None)
 
 
 def is_total(stated: StatedSize, sizes: Sequence[Size]) -> bool:
@@ -83,11 +84,16 @@ def _fits(stated: StatedSize, size: Size) -> bool:
     return stated.axis is axis
 
 
-def _is_rounded(stated: StatedSize, value: float, written: float, coarsest: float = _COARSEST) -> bool:
+def _step(number: str) -> float:
+    """Return the last place that a number gives: 0.1 for 12.3."""
+    return float(10.0 ** -len(number.partition(".")[2]))
+
+
+def _is_rounded(stated: StatedSize, value: float, written: float | None, coarsest: float = _COARSEST) -> bool:
     number = float(stated.number)
-    decimals = len(stated.number.partition(".")[2])
-    half = 0.5 * 10.0**-decimals + _EPSILON
-    if abs(number - written) <= _EPSILON:
+    half = 0.5 * _step(stated.number) + _EPSILON
+    if written is not None and abs(number - written) <= _EPSILON:
         return True
-    is_near = abs(number - value) <= coarsest * abs(value) + _EPSILON
-    return is_near and (abs(number - value) <= half or abs(number - written) <= half)
+    if abs(number - value) > coarsest * abs(value) + _EPSILON:
+        return False
+    return abs(number - value) <= half or (written is not None and abs(number - written) <= half)
