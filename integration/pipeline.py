@@ -51,6 +51,7 @@ from integration.clinical import ClinicalPort, load_information, save_informatio
 from integration.comparison import Contestant, compare_outcomes
 from integration.delivery import DeliveryItem, Destination, deliver_run, select_items
 from integration.observability import Metrics
+from integration.priors import PriorStudies, describe_comparisons, load_comparisons
 from integration.refining import LanguageSide, gather_ground, refine_run
 from integration.result_files import BUNDLE_KIND, Manifest, ManifestEntry, ResultFiles
 from integration.run_folder import RunFolder
@@ -68,6 +69,7 @@ from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import check_bundle, check_objects, require_valid
 from reporting.language.crude_report import CRUDE_FILES, crude_sentences, write_crude
+from reporting.pdf import DocumentExtras, note_model
 from reporting.projection import read_views
 from reporting.refine.record import RefinementRecord
 from reporting.refine.refinement import digest_text
@@ -168,12 +170,15 @@ class Pipeline:
         self._destinations = destinations
         self._profiles = profiles
         self._timezone = ZoneInfo(report.timezone)
+        self._report = report
+        self._priors = PriorStudies(ledger=ledger, folder_of=self.folder) if report.compare_priors else None
         self._fhir = FhirPolicy(
             patient_id_system=report.patient_identifier_system,
             accession_system=report.accession_identifier_system,
             organization=report.organization,
             subject=report.fhir_subject,
             write=report.fhir_write,
+            largest_pdf_bytes=int(report.fhir_pdf_mb * 1e6),
         )
         self._software_version = software_version
         self._metrics = metrics
@@ -300,10 +305,15 @@ class Pipeline:
         with self._timed("draft"):
             folder = self.folder(run_id)
             readings = self._readings(folder)
+            analyses = [reading.analysis for reading in readings]
+            sources = self._sources(folder)
+            views = read_views(sources)
+            comparisons = self._priors.compare(run_id, analyses, sources, views) if self._priors else ()
             text = draft_report(
-                [reading.analysis for reading in readings],
-                read_views(self._sources(folder)),
+                analyses,
+                views,
                 {reading.analysis.model.name for reading in readings if reading.heatmaps},
+                describe_comparisons(comparisons, views),
             )
             text = add_clinical_section(text, self._clinical_information(run_id))
             folder.write_bytes("draft.json", _TEXT.dump_json(text))
@@ -350,9 +360,10 @@ class Pipeline:
             entries: list[ManifestEntry] = []
             without_bundle = ""
             is_bundle_wanted = self._is_bundle_wanted(folder)
+            document = self._document(folder, readings)
             for profile in self._wanted_profiles(folder):
                 context = self._context(row, profile)
-                results = encode_results(readings, sources, text, context)
+                results = encode_results(readings, sources, text, context, document)
                 entries += files.write_objects(profile, results)
                 if not is_bundle_wanted:
                     continue
@@ -373,6 +384,21 @@ class Pipeline:
             manifest = Manifest(entries=tuple(entries), without_bundle=without_bundle)
             self._ledger.record_objects(run_id, files.write_manifest(manifest))
             return {"objects": len(entries)}
+
+    def _document(self, folder: RunFolder, readings: Sequence[Reading]) -> DocumentExtras | None:
+        """Return what the PDF report has beyond the other results; None where the site wants no PDF."""
+        if not self._report.pdf:
+            return None
+        models = {(reading.analysis.model.name, reading.analysis.model.version) for reading in readings}
+        return DocumentExtras(
+            size=self._report.page_size,
+            comparisons=load_comparisons(folder),
+            notes={
+                reference.name: note_model(package.card.intended_use, package.card.limits)
+                for reference, package in self._models.packages.items()
+                if (reference.name, reference.version) in models
+            },
+        )
 
     def gate(self, run_id: str) -> Json:
         """Stop the run if any object on disk is not valid."""

@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from inference.findings import Finding, Laterality
 from reporting.comparison.changes import measure
@@ -49,6 +48,8 @@ def pair_findings(
     list of pairs
         Each finding once; None where it has no partner.
     """
+    from scipy.optimize import linear_sum_assignment
+
     partners: dict[int, int] = {}
     if now and before:
         costs = np.array(

@@ -10,7 +10,7 @@ from pydicom.uid import EncapsulatedPDFStorage
 from reporting import codes
 from reporting.envelope import Envelope, reference_instances, seal
 from reporting.items import code_item
-from reporting.pdf.document import DOCUMENT_TITLE, DocumentExtras, ModelNotes, render_report
+from reporting.pdf.document import DOCUMENT_TITLE, DocumentExtras, ModelNotes, note_model, render_report
 from reporting.pdf.page import PageSize
 from reporting.sr import link_predecessors
 
@@ -66,4 +66,12 @@ def _visible_features(sources: Sequence[Dataset]) -> str:
     return "YES" if any(s.get("RecognizableVisualFeatures") == "YES" for s in sources) else "NO"
 
 
-__all__ = ["DocumentExtras", "ModelNotes", "PageSize", "encode_pdf", "read_pdf", "render_report"]
+__all__ = [
+    "DocumentExtras",
+    "ModelNotes",
+    "PageSize",
+    "encode_pdf",
+    "note_model",
+    "read_pdf",
+    "render_report",
+]

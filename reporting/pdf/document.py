@@ -7,7 +7,7 @@ name them; the file's own description (title, author, subject) names no patient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,7 @@ from reporting.pdf.page import (
     BODY,
     HEADING,
     NOTICE,
+    POINT,
     SUBHEADING,
     SUBTITLE,
     TITLE,
@@ -60,6 +61,23 @@ class ModelNotes:
 
     intended_use: str = ""
     limits: tuple[str, ...] = ()
+
+
+def note_model(intended_use: str, limits: object) -> ModelNotes:
+    """Return the notes of a model's card, which writes its limits as a text, a list or a mapping."""
+    return ModelNotes(intended_use=intended_use.strip(), limits=tuple(_flatten(limits)))
+
+
+def _flatten(value: object) -> Iterator[str]:
+    """Yield the texts in a card's field."""
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            yield from (f"{key}: {text}" for text in _flatten(held))
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from _flatten(held)
+    elif value is not None and str(value).strip():
+        yield " ".join(str(value).split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,11 +218,15 @@ def _origin(
     making = f"{_AUTHORS[provenance.author]}{worded} {provenance.remark}"
     flowables += _headed("How the text was made", [_paragraph(making)])
     limits = [REVIEW_SENTENCE, f"Nothing found: {ABSENCE_SENTENCE}", HEATMAP_SENTENCE]
+    said = [_paragraph(limit) for limit in limits]
     for model in models:
         notes = extras.notes.get(model.name, ModelNotes())
-        said = [f"Intended use: {notes.intended_use}"] if notes.intended_use else []
-        limits += [f"{model.name}: {' '.join([*said, *notes.limits])}"] if said or notes.limits else []
-    flowables += _headed("Limits", [_paragraph(limit) for limit in limits])
+        own = [f"Intended use: {notes.intended_use}"] if notes.intended_use else []
+        if own or notes.limits:
+            said.append(Paragraph(markup(f"{model.name} {model.version}", is_bold=True), SUBHEADING))
+            said += [_paragraph(text) for text in own]
+            said += [Paragraph(markup(text), POINT, bulletText="-") for text in notes.limits]
+    flowables += _headed("Limits", said)
     return flowables
 
 

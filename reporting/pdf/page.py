@@ -93,6 +93,7 @@ SUBHEADING: Final = _style(
     "subheading", 9, is_bold=True, spaceBefore=2.4 * mm, spaceAfter=1 * mm, keepWithNext=1
 )
 BODY: Final = _style("body", 9.5, spaceAfter=1.4 * mm)
+POINT: Final = _style("point", 9, leftIndent=4 * mm, bulletIndent=1 * mm, spaceAfter=0.6 * mm)
 NOTICE: Final = _style("notice", 9, ALARM, is_bold=True)
 CELL: Final = _style("cell", 7.8)
 CELL_HEAD: Final = _style("cell head", 7.8, is_bold=True)
