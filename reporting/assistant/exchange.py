@@ -1,4 +1,4 @@
-"""Pure. One question and all that became of it: what the audit trail keeps, and what is streamed meanwhile."""
+"""Pure. One question and all that became of it: what is audited, and what is streamed meanwhile."""
 
 from __future__ import annotations
 

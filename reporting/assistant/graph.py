@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from pydantic import TypeAdapter
 
@@ -50,6 +50,7 @@ from reporting.refine.port import LanguageModel, LanguageModelError
 from reporting.text import Author
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
 #: Opens the memory of a run's conversations.
@@ -257,14 +258,14 @@ class Assistant:
         # Tracing would send questions to a service outside: off, whatever the environment says.
         with tracing_context(enabled=False), self._memory(session.question.run_id) as memory:
             compiled = graph.compile(checkpointer=memory)
-            thread = {"configurable": {"thread_id": session.question.conversation}}
+            thread: RunnableConfig = {"configurable": {"thread_id": session.question.conversation}}
             for mode, part in compiled.stream(
-                fresh, thread, stream_mode=["custom", "values"], durability="exit"
+                fresh, thread, stream_mode=("custom", "values"), durability="exit"
             ):
                 if mode == "custom":
-                    emit(part)
+                    emit(cast("AssistantEvent", part))
                 else:
-                    final = part
+                    final = cast("_State", part)
         return final
 
     def propose_plan(self, session: _Session, asked: str, history: Sequence[Turn]) -> Plan | None:
@@ -367,7 +368,7 @@ class _Steps:
         results = []
         for call in _PLAN.validate_python(state["plan"]).calls:
             self._session.remaining_s()
-            shown = {"tool": call.tool.value, "arguments": dict(call.arguments)}
+            shown: dict[str, object] = {"tool": call.tool.value, "arguments": dict(call.arguments)}
             write(AssistantEvent(kind=EventKind.TOOL_STARTED, data=shown))
             began = time.monotonic()
             result = self._assistant.use_tool(call, self._session)
@@ -377,7 +378,11 @@ class _Steps:
                     call=call, result_sha256=result.digest, evidence=len(result.evidence), seconds=seconds
                 )
             )
-            data = {"tool": call.tool.value, "evidence": len(result.evidence), "seconds": round(seconds, 3)}
+            data: dict[str, object] = {
+                "tool": call.tool.value,
+                "evidence": len(result.evidence),
+                "seconds": round(seconds, 3),
+            }
             write(AssistantEvent(kind=EventKind.TOOL_FINISHED, data=data))
             results.append(result)
         return {"results": _RESULTS.dump_python(tuple(results), mode="json")}

@@ -15,6 +15,7 @@ from reporting.assistant.answer import AnswerSentence
 from reporting.assistant.evidence import Evidence, EvidenceKind
 from reporting.assistant.identifiers import Identifiers, mentions
 from reporting.assistant.instructions import reads_as_instruction
+from reporting.assistant.rules import read_table
 from reporting.assistant.vocabulary import CONCEPT_WORDS, find_concepts, find_other_terms
 from reporting.checker import check_sentences
 from reporting.facts import Facts
@@ -141,7 +142,8 @@ _EXTRACTS: Final = {
     "a verdict or advice": _verdicts,
 }
 _NEGATION: Final = re.compile(
-    r"\b(?:no|not|none|never|neither|nor|without|absent|absence|negative|free of|cannot|unremarkable|normal)\b",
+    r"\b(?:no|not|none|never|neither|nor|without|absent|absence|negative|free of|cannot|unremarkable|normal)"
+    r"\b",
     re.IGNORECASE,
 )
 _VERDICT: Final = re.compile(
@@ -151,10 +153,7 @@ _VERDICT: Final = re.compile(
     r"decreas\w*|new|severe|mild|small|large|significant|serious|high-risk)\b",
     re.IGNORECASE,
 )
-_GLUE: Final = frozenset(
-    word[:_STEM]
-    for word in ["about", "algorithm", "also", "answer", "called", "comes", "does", "each", "finding", "findings", "from", "have", "here", "image", "images", "its", "lies", "located", "mark", "marked", "measures", "model", "network", "outlined", "present", "probability", "reports", "said", "says", "seen", "shown", "shows", "side", "study", "that", "their", "them", "there", "these", "they", "this", "those", "were", "which", "while", "with", "according", "size"]
-)
+_GLUE: Final = frozenset(word[:_STEM] for word in read_table("vocabulary")["glue"].split())
 _CONCEPT_STEMS: Final = frozenset(
     word[:_STEM]
     for words in CONCEPT_WORDS.values()

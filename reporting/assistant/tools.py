@@ -27,6 +27,7 @@ from reporting.assistant.record import (
     Relation,
     StudyRecord,
 )
+from reporting.assistant.rules import read_table
 from reporting.comparison import Prior, compare_with_prior, describe_changes, describe_no_change
 from reporting.draft.findings import describe_estimate, describe_findings
 from reporting.draft.kinds import name_finding, number_titles, present
@@ -238,11 +239,11 @@ def _measurements(
             sizes = describe_sizes(finding)
             if finding.presence is Presence.PRESENT and sizes and not analysis.is_refused:
                 is_any = True
-                name = name_finding(analysis, finding)
+                name, who = name_finding(analysis, finding), _attribution(record)(analysis)
                 yield Evidence(
                     evidence_id=name,
                     kind=EvidenceKind.MEASUREMENT,
-                    text=f"{_attribution(record)(analysis)}{titles[finding.finding_id]} measures {join(sizes)}.",
+                    text=f"{who}{titles[finding.finding_id]} measures {join(sizes)}.",
                     finding_ids=(name,),
                 )
     if not is_any:
@@ -294,8 +295,8 @@ def _describe_attention(one: LookedAt, record: StudyRecord) -> str:
     parts += [f"{one.place.zone.value} zone"] if one.place.zone else []
     place = f", {', '.join(parts)}" if parts else ""
     return (
-        f"For its answer {answer} the network {one.model} looked most at {where}{place}; the strongest region "
-        f"covers {100 * one.share:.0f} % of that image."
+        f"For its answer {answer} the network {one.model} looked most at {where}{place}; the strongest "
+        f"region covers {100 * one.share:.0f} % of that image."
     )
 
 
@@ -538,9 +539,7 @@ def _shares_words(query: str, text: str) -> bool:
 
 
 _STEM: Final = 6
-_EMPTY_WORDS: Final = frozenset(
-    ["about", "according", "after", "also", "been", "does", "document", "documents", "explain", "from", "guidance", "guideline", "guidelines", "have", "into", "library", "literature", "mean", "meaning", "patient", "patients", "recommend", "recommendation", "recommendations", "recommended", "reference", "references", "says", "should", "society", "source", "sources", "study", "tell", "text", "texts", "than", "that", "their", "them", "there", "these", "they", "this", "what", "when", "where", "which", "with", "would", "your", "define", "definition", "term"]
-)
+_EMPTY_WORDS: Final = frozenset(read_table("vocabulary")["empty"].split())
 _SILENCE: Final = "What is not looked for may be there all the same."
 _ESTIMATED: Final = frozenset({"neoplasm", "tumour"})
 _NEVER: Final = re.compile(r"(?!)")

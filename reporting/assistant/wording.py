@@ -183,7 +183,8 @@ def read_answer(text: str, evidence: Sequence[Evidence]) -> tuple[AnswerSentence
         if not isinstance(one, Mapping) or not isinstance(one.get("text"), str):
             raise UnusableAnswerError("A sentence of the language model's answer has another form.")
         ids = one.get("ids")
-        known = [aliases[name].evidence_id for name in ids if name in aliases] if _is_names(ids) else []
+        names = ids if isinstance(ids, list) else []
+        known = [aliases[name].evidence_id for name in names if isinstance(name, str) and name in aliases]
         words = " ".join(one["text"].split())[:_LONGEST_SENTENCE]
         read.append(AnswerSentence(text=words, citations=tuple(dict.fromkeys(known))))
     return tuple(read)
@@ -208,10 +209,6 @@ def _concepts_of(record: StudyRecord) -> list[str]:
     reported = [finding.concept for analysis in record.analyses for finding in analysis.findings]
     sought = [concept for concepts in record.sought.values() for concept in concepts]
     return list(dict.fromkeys([*reported, *sought]))
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _read_object(text: str) -> dict[str, Any]:
