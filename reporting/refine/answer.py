@@ -47,9 +47,9 @@ def describe_schema(fact_aliases: Sequence[str], recommendation_aliases: Sequenc
     return {
         "type": "object",
         "properties": {
-            "findings": _sentences(fact_aliases, least=1),
-            "impression": _sentences(fact_aliases, least=1),
-            "recommendation": _sentences(recommendation_aliases),
+            "findings": _sentences(fact_aliases, least=1, most=2 * len(fact_aliases)),
+            "impression": _sentences(fact_aliases, least=1, most=len(fact_aliases) + 1),
+            "recommendation": _sentences(recommendation_aliases, most=len(recommendation_aliases)),
         },
         "required": list(WORDED_SECTIONS),
         "additionalProperties": False,
@@ -94,13 +94,13 @@ def write_answer(sentences: Sequence[CitedSentence]) -> str:
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _sentences(aliases: Sequence[str], least: int = 0) -> dict[str, Any]:
+def _sentences(aliases: Sequence[str], *, least: int = 0, most: int) -> dict[str, Any]:
     if not aliases:
         return {"type": "array", "maxItems": 0, "items": {"type": "object"}}
     return {
         "type": "array",
         "minItems": least,
-        "maxItems": _MAX_SENTENCES,
+        "maxItems": min(most, _MAX_SENTENCES),
         "items": {
             "type": "object",
             "properties": {
