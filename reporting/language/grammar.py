@@ -115,9 +115,9 @@ def _cite(section: SectionName, said: Sequence[Said]) -> list[CitedSentence]:
 
 
 def _group(facts: Sequence[Fact]) -> list[Group]:
-    """Return the facts of each finding together, whichever model stated them."""
+    """Return the facts of each finding together, whichever model stated them, in the order of the prompt."""
     groups: dict[str, Group] = {}
-    for fact in facts:
+    for fact in sorted(facts, key=lambda fact: fact.presence is not Presence.PRESENT):
         groups.setdefault(fact.noun, []).append(fact)
     return list(groups.values())
 

@@ -29,7 +29,7 @@ Loss: TypeAlias = Callable[[Any, Batch, float], tuple[torch.Tensor, Mapping[str,
 """The model, a batch and the share of the run that is done -> the loss, and its parts by name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How long and how fast a run learns.
 
