@@ -58,7 +58,7 @@ def train(
 ) -> None:
     """Train a model on a folder of data and pack it; Ctrl-C stops, --resume goes on."""
     from inference.training.recipe import TrainRequest
-    from inference.training.recipes import find_recipe, list_recipes
+    from reporting.language.recipes import find_recipe, list_recipes
 
     if listing:
         table = Table("model", "what it is")
@@ -112,7 +112,7 @@ def evaluate(
 ) -> None:
     """Score a model package on a folder of data: the tables that its card quotes."""
     from inference.training.recipe import EvaluateRequest
-    from inference.training.recipes import find_recipe
+    from reporting.language.recipes import find_recipe
 
     recipe = find_recipe(model)
     request = EvaluateRequest(

@@ -50,10 +50,13 @@ class VisualExtractor(nn.Module):
     ----------
     extractor : str
         One of `TORCHVISION_EXTRACTORS`, or the name of a timm network.
+    pool : int
+        Side of the squares of patches that become one, their mean.
     """
 
-    def __init__(self, extractor: str) -> None:
+    def __init__(self, extractor: str, pool: int = 1) -> None:
         super().__init__()
+        self.pool = pool
         self.is_standardised_colour = extractor in TORCHVISION_EXTRACTORS
         if self.is_standardised_colour:
             whole = getattr(torchvision.models, extractor)(weights=None)
@@ -73,6 +76,8 @@ class VisualExtractor(nn.Module):
             maps = self.model((unit - cast("torch.Tensor", self.mean)) / cast("torch.Tensor", self.deviation))
         else:
             maps = self.model((images * _UNIT_PER_DEVIATION).expand(-1, 3, -1, -1))[-1]
+        if self.pool > 1:
+            maps = functional.avg_pool2d(maps, self.pool)
         return cast("torch.Tensor", maps).flatten(2).transpose(1, 2)
 
 
@@ -415,6 +420,8 @@ class R2GenCMN(nn.Module):
         The convolutions (`VisualExtractor`).
     views : int
         Images of one report, whose patches are joined: 1, or 2 as for IU X-ray.
+    pool : int
+        Side of the squares of patches that become one; the published network has 1.
     d_model, d_ff, heads, layers : int
         Sizes of the encoder and of the decoder.
     memory_size, top_k : int
@@ -436,6 +443,7 @@ class R2GenCMN(nn.Module):
         extractor: str = "resnet101",
         *,
         views: int = 1,
+        pool: int = 1,
         d_model: int = 512,
         d_ff: int = 512,
         heads: int = 8,
@@ -447,11 +455,11 @@ class R2GenCMN(nn.Module):
         positions: int = 5000,
     ) -> None:
         super().__init__()
-        if min(words, views, layers, memory_size, top_k) < 1 or d_model % 2:
-            message = "words, views, layers, memory_size and top_k are at least 1, d_model is even"
+        if min(words, views, pool, layers, memory_size, top_k) < 1 or d_model % 2:
+            message = "words, views, pool, layers, memory_size and top_k are at least 1, d_model is even"
             raise ValueError(message)
         self.views = views
-        self.visual_extractor = VisualExtractor(extractor)
+        self.visual_extractor = VisualExtractor(extractor, pool)
         sizes = _Sizes(
             words=words,
             d_model=d_model,

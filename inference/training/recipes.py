@@ -30,27 +30,27 @@ class UnknownRecipeError(PermanentError):
     """No recipe makes a model of this name."""
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str, modules: Mapping[str, str] = RECIPE_MODULES) -> Recipe:
     """Return the recipe of a model.
 
     Parameters
     ----------
     name : str
         Name of the model package.
+    modules : mapping
+        The table.
 
     Raises
     ------
     UnknownRecipeError
         If there is none; the message lists those that there are.
     """
-    if name not in RECIPE_MODULES:
-        raise UnknownRecipeError(
-            f"No recipe trains {name!r}: choose one of {', '.join(sorted(RECIPE_MODULES))}."
-        )
-    recipe: Recipe = import_module(RECIPE_MODULES[name]).RECIPE
+    if name not in modules:
+        raise UnknownRecipeError(f"No recipe trains {name!r}: choose one of {', '.join(sorted(modules))}.")
+    recipe: Recipe = import_module(modules[name]).RECIPE
     return recipe
 
 
-def list_recipes() -> tuple[Recipe, ...]:
+def list_recipes(modules: Mapping[str, str] = RECIPE_MODULES) -> tuple[Recipe, ...]:
     """Return every recipe, in the order of the table."""
-    return tuple(find_recipe(name) for name in RECIPE_MODULES)
+    return tuple(find_recipe(name, modules) for name in modules)

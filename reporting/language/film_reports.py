@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from inference.findings import Analysis, Box, Finding, FrameReference, Laterality, ModelIdentity, Presence
-from inference.training.chest_xray import Film
+from inference.training.chest_xray import Film, MarkedBox
 from reporting.facts import Fact, Facts, collect_facts
 from reporting.projection import RadiographView
 
@@ -116,7 +116,8 @@ def film_facts(film: Film, shape: tuple[int, int]) -> Facts:
     for name, (concept, site) in CONCEPTS.items():
         boxes = [box for box in film.boxes if box.name == name]
         is_there = name in labels or bool(boxes)
-        for box in boxes or [None]:
+        marks: list[MarkedBox | None] = [*boxes] if boxes else [None]
+        for box in marks:
             findings.append(
                 Finding(
                     finding_id=f"F{len(findings) + 1}",
