@@ -41,7 +41,7 @@ _MAX_BASE64: Final = 400_000
 
 def read_service_request(resource: Json) -> tuple[SourceText, ...]:
     """Return the texts of an order: reason, details and notes; none of an order that does not stand."""
-    if resource.get("resourceType") != "ServiceRequest" or resource.get("status") in _DEAD_ORDERS:
+    if resource.get("resourceType") != "ServiceRequest" or _text(resource.get("status")) in _DEAD_ORDERS:
         return ()
     texts = [
         *(("ServiceRequest.reasonCode", text) for text in _concepts(resource.get("reasonCode"))),
@@ -113,7 +113,10 @@ def read_document(resource: Json) -> tuple[tuple[SourceText, ...], tuple[str, ..
     urls : tuple of str
         Addresses of text/plain attachments, as the server wrote them: untrusted.
     """
-    if resource.get("resourceType") != "DocumentReference" or resource.get("status") in _DEAD_DOCUMENTS:
+    if (
+        resource.get("resourceType") != "DocumentReference"
+        or _text(resource.get("status")) in _DEAD_DOCUMENTS
+    ):
         return (), ()
     texts, urls = [], []
     for content in _dicts(resource.get("content")):

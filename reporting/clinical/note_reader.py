@@ -310,7 +310,15 @@ def _distance(target: Span, cue: Span) -> int:
 def _section_rules(table: dict[str, Any], default_rules: str) -> list[Any]:
     from medspacy.section_detection import SectionRule
 
-    own = [SectionRule(literal=heading, category=category) for heading, category in table["sections"]]
+    # As token patterns: a matcher without any warns at every note.
+    own = [
+        SectionRule(
+            literal=heading,
+            category=category,
+            pattern=[{"LOWER": token.lower()} for token in re.findall(r"\w+|[^\w\s]", heading)],
+        )
+        for heading, category in table["sections"]
+    ]
     replaced = {heading.lower() for heading, _ in table["sections"]} | _HEADINGS_OF_TODAY
     default = [rule for rule in SectionRule.from_json(default_rules) if rule.literal.lower() not in replaced]
     return [*default, *own]

@@ -26,9 +26,12 @@ from reporting.safety import CLINICAL_SENTENCE
 from reporting.text import Author, ReportText, Section, SectionName, Sentence, TextProvenance
 
 FRAME_WORDS = set(
-    """The order record mentions at present calls possible says that there is no tells of in the past names as
-    planned or to be expected relatives have and question whether other problems
-    Nothing this node recognises in""".split()
+    re.findall(
+        r"\w+",
+        """The order record mentions at present calls possible says that there is no tells of in the past
+        names as planned or to be expected relatives have and question whether other problems
+        Nothing this node recognises in""",
+    )
 )
 NOUN_WORDS = {
     word for entry in load_lexicon().entries.values() for word in re.findall(r"[A-Za-z0-9-]+", entry.noun)

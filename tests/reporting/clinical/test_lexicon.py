@@ -38,11 +38,10 @@ def test_codes_and_unknown_concepts_are_looked_up():
 def test_codes_that_the_dicom_standard_lists_mean_what_they_stand_for():
     from pydicom.sr._concepts_dict import concepts
 
-    meanings = {
-        code: " ".join(v[0].lower() for v in entries.values() for v in [v])
-        for keyword in concepts["SCT"].values()
-        for code, entries in [(code, {code: value}) for code, value in keyword.items()]
-    }
+    meanings: dict[str, str] = {}
+    for listed in concepts["SCT"].values():
+        for code, (meaning, *_) in listed.items():
+            meanings[code] = f"{meanings.get(code, '')} {meaning}".lower()
     checked = 0
     for entry in LEXICON.entries.values():
         meaning = meanings.get(entry.snomed)
