@@ -142,6 +142,35 @@ def verify_models(
         raise typer.Exit(1)
 
 
+@models_app.command("import-r2gen")
+def import_r2gen(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the published R2GenCMN.", exists=True)],
+    annotation: Annotated[
+        Path, typer.Argument(help="annotation.json that it was trained with.", exists=True)
+    ],
+    dataset: Annotated[str, typer.Option(help="iu_xray or mimic_cxr.")] = "iu_xray",
+    out: Annotated[Path, typer.Option(help="Folder for the package.")] = Path("imported"),
+    threshold: Annotated[
+        int | None, typer.Option(help="How often a word must come; the authors' if absent.", min=1)
+    ] = None,
+) -> None:
+    """Make a package of an R2GenCMN checkpoint; `preread models add` then installs it."""
+    from inference.training.r2gen_import import CheckpointError, import_checkpoint
+
+    if dataset not in {"iu_xray", "mimic_cxr"}:
+        raise CheckpointError(f"--dataset {dataset}: choose iu_xray or mimic_cxr.")
+    folder = import_checkpoint(
+        checkpoint,
+        annotation,
+        out,
+        dataset="iu_xray" if dataset == "iu_xray" else "mimic_cxr",
+        threshold=threshold,
+    )
+    out_console.print(
+        f"imported: {folder}\ninstall it with `preread models add {folder}`", highlight=False, soft_wrap=True
+    )
+
+
 @models_app.command("tune")
 def tune_model(
     model: Annotated[str, typer.Argument(help="Name, or name@version.")],
