@@ -118,13 +118,14 @@ class NoteReader:
         for entity in doc.ents:
             if entity.label_ == _IGNORED or entity._.section_category in _SKIPPED_SECTIONS:
                 continue
+            is_purpose = self._lexicon.entries[entity.label_].kind is ProblemKind.PURPOSE
             marks = {mark for mark in _MARKS if getattr(entity._, mark)}
             is_asked = "is_asked" in marks or _is_followed_by_question_mark(entity)
             yield ClinicalProblem(
                 concept=entity.label_,
                 text=entity._.target_rule.literal,
                 polarity=_polarity(marks, is_asked=is_asked),
-                time=_time(marks, is_asked=is_asked),
+                time=Time.CURRENT if is_purpose else _time(marks, is_asked=is_asked),
                 experiencer=Experiencer.FAMILY if "is_family" in marks else Experiencer.PATIENT,
                 is_asked=is_asked and not marks & {"is_negated", "is_affirmed"},
                 source=source.kind,

@@ -241,7 +241,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 def narrative_of(tmp_path: Path) -> str:
     (path,) = tmp_path.glob("results/**/narrative-*.dcm")
-    return str(pydicom.dcmread(path))
+    return "\n".join(str(element.value) for element in pydicom.dcmread(path).iterall() if element.VR != "SQ")
 
 
 @node_test
