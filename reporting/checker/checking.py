@@ -14,8 +14,9 @@ from typing import Final
 from inference.findings import Presence
 from reporting.checker.characters import find_bad_characters
 from reporting.checker.faults import Fault, FaultKind
+from reporting.checker.form import find_malformed
 from reporting.checker.holding import hold
-from reporting.checker.items import Item, read_items
+from reporting.checker.items import Item, read_items, split_sentences
 from reporting.checker.lexicon import Form, Lexicon, Part, default_lexicon
 from reporting.checker.reading import read_statements
 from reporting.checker.sizes import find_size
@@ -115,6 +116,8 @@ def _check_sentence(
     names = sorted({fact.algorithm for fact in every})
     items = read_items(sentence.text, lexicon, names, frozenset(fact.concept for fact in cited))
     faults += [_fault(kind, index, detail=why) for kind, why in _check_words(items, ground)]
+    malformed = (why for part in split_sentences(items) for why in find_malformed(part))
+    faults += [_fault(FaultKind.UNCLEAR, index, detail=why) for why in dict.fromkeys(malformed)]
     reading = read_statements(items)
     faults += [_fault(kind, index, detail=why) for kind, why in _check_reading(reading, cited)]
     pairs: list[tuple[Statement, tuple[Fact, ...]]] = []

@@ -78,7 +78,7 @@ def is_connector(item: Item) -> bool:
 
 def is_existential(item: Item) -> bool:
     """Say whether an item is «there is» or «there may be»: its subject comes after it."""
-    return item.part in {Part.AFFIRMATION, Part.CERTAINTY} and item.text.startswith("there")
+    return item.part in {Part.AFFIRMATION, Part.CERTAINTY} and "there" in item.text.split()
 
 
 def split_clauses(sentence: Sequence[Item]) -> tuple[Clause, ...]:

@@ -1,0 +1,136 @@
+"""Pure. Whether a sentence has the form of one: what no grammatical sentence of a report does.
+
+Words of the lexicon in a row that no writer would put there cannot be held to a meaning, so they are
+refused before any meaning is read from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final
+
+from reporting.checker.clauses import MENTIONS, PREMODIFIERS, is_existential
+from reporting.checker.items import Item
+from reporting.checker.lexicon import Part
+
+_PREPOSITIONS: Final = frozenset(
+    {
+        "of",
+        "in",
+        "on",
+        "at",
+        "within",
+        "over",
+        "to",
+        "from",
+        "for",
+        "as",
+        "above",
+        "below",
+        "involving",
+        "having",
+    }
+)
+#: What no sentence ends with.
+_OPEN: Final = frozenset({Part.ARTICLE, Part.CONNECTOR, Part.TIMES, Part.NEGATION})
+#: What no article or preposition stands right before.
+_VERBS: Final = frozenset({Part.FINITE, Part.BREAK, Part.DENIAL, Part.UNDETERMINED, Part.DISAGREEMENT})
+#: What may stand between a negation and what it denies.
+_BETWEEN: Final = PREMODIFIERS | {Part.CONNECTOR, Part.ALGORITHM, Part.NAME, Part.EXAMINATION}
+_BETWEEN_WORDS: Final = frozenset(
+    {"sign", "signs", "evidence", "of", "for", "further", "visible", "detectable", "in"}
+)
+
+
+def find_malformed(sentence: Sequence[Item]) -> Iterator[str]:
+    """Yield what is wrong with the form of a sentence, in words of this package."""
+    if not sentence:
+        return
+    yield from _check_ends(sentence)
+    yield from _check_neighbours(sentence)
+    yield from _check_negations(sentence)
+    yield from _check_measures(sentence)
+    marks = "".join(item.value for item in sentence if item.part is Part.MARK and item.value in "()")
+    if marks.replace("()", ""):
+        yield "a bracket is left open"
+    if not any(item.part in MENTIONS or item.part in {Part.PRONOUN, Part.DISAGREEMENT} for item in sentence):
+        yield "a sentence speaks of no finding"
+
+
+def _check_ends(sentence: Sequence[Item]) -> Iterator[str]:
+    first, last = sentence[0], sentence[-1]
+    if last.part in _OPEN or last.part is Part.FINITE or last.part is Part.BREAK or _is_preposition(last):
+        yield "a sentence ends in the middle"
+    if last.part is Part.MARK and last.value in {",", ":", "/", "-"}:
+        yield "a sentence ends in the middle"
+    is_joint = first.part in {Part.CONNECTOR, Part.BREAK, Part.TIMES, Part.FINITE, Part.UNIT}
+    is_lead = first.text in {"with", "in addition to", "while", "although", "though", "apart from"}
+    if (is_joint and not is_lead) or first.part is Part.MARK:
+        yield "a sentence begins in the middle"
+
+
+def _check_neighbours(sentence: Sequence[Item]) -> Iterator[str]:
+    for item, after in pairwise(sentence):
+        ends_phrase = after.part in _VERBS or after.part is Part.MARK or after.part is Part.STOP
+        if item.part is Part.ARTICLE and (ends_phrase or after.part in {Part.ARTICLE, Part.CONNECTOR}):
+            yield "an article stands before no noun"
+        if _is_preposition(item) and (
+            after.part in _VERBS or after.part is Part.AFFIRMATION or _is_end(after)
+        ):
+            yield "a preposition stands before no noun"
+        if item.part is Part.FINITE and after.part in {Part.FINITE, Part.BREAK}:
+            yield "two verbs stand side by side"
+        if item.part in {Part.FINITE, Part.DENIAL} and after.part is Part.CONCEPT and item.text != "has":
+            yield "a verb stands before a bare noun"
+        if item.part is Part.BREAK and (
+            after.part is Part.FINITE or (after.part is Part.BREAK and item.text != ";")
+        ):
+            yield "a break leads to nothing"
+        if item.part is Part.MARK and after.part is Part.MARK and item.value != ")":
+            yield "two marks stand side by side"
+        if item.part in MENTIONS and after.part is Part.NEGATION and after.text in {"no", "any"}:
+            yield "a finding stands right before a negation"
+
+
+def _is_end(item: Item) -> bool:
+    return item.part is Part.MARK and item.value in {",", ":", ")"}
+
+
+def _is_preposition(item: Item) -> bool:
+    return item.part is Part.FILLER and item.text in _PREPOSITIONS
+
+
+def _check_negations(sentence: Sequence[Item]) -> Iterator[str]:
+    """Yield where a negation has no finding to deny, or something between that is no part of its name."""
+    for index, item in enumerate(sentence):
+        if item.part is not Part.NEGATION:
+            continue
+        for after in sentence[index + 1 :]:
+            if after.part in MENTIONS:
+                break
+            is_inverted = item.text == "nor" and (after.part is Part.FINITE or is_existential(after))
+            if after.part not in _BETWEEN and after.text not in _BETWEEN_WORDS and not is_inverted:
+                yield "a negation stands before what it cannot deny"
+                break
+        else:
+            yield "a negation has nothing to deny"
+
+
+def _check_measures(sentence: Sequence[Item]) -> Iterator[str]:
+    has_number = any(item.part is Part.NUMBER for item in sentence)
+    for index, item in enumerate(sentence):
+        before = sentence[index - 1].part if index else None
+        after = sentence[index + 1].part if index + 1 < len(sentence) else None
+        if item.part is Part.UNIT and before is not Part.NUMBER:
+            yield "a unit stands after no number"
+        if item.part is Part.QUANTITY and not has_number:
+            yield "a quantity is named without its number"
+        if item.text == "x" and (before not in {Part.NUMBER, Part.UNIT} or after is not Part.NUMBER):
+            yield "a product has no factors"
+        if item.part is Part.SCOPE and not any(one.part is Part.GENERIC for one in sentence[:index]):
+            yield "it is said what was looked for, and of nothing"
+        if item.text == "probability" and not has_number:
+            yield "a probability is named without its figure"
+        if is_existential(item) and not any(one.part in MENTIONS for one in sentence[index + 1 :]):
+            yield "«there is» leads to no finding"
