@@ -187,25 +187,20 @@ class KnowledgeGraph:
         starts = [_node(NodeKind.FINDING, concept) for concept in dict.fromkeys(concepts)]
         return self._near([node for node in starts if node in self._graph], limit, kinds)
 
-    def related_to_text(
-        self, text: str, limit: int = 10, kinds: Sequence[NodeKind] = RELATED_KINDS
-    ) -> tuple[Relation, ...]:
-        """Return what is near to whatever of the graph a text names; nothing if it names nothing."""
-        return self._near(sorted(self._vocabulary.find(text)), limit, kinds)
+    def rank_for_text(self, text: str, kind: NodeKind, limit: int) -> tuple[tuple[str, float], ...]:
+        """Return (key, score) of what is near to all that a text names; nothing if it names nothing."""
+        starts = sorted(self._vocabulary.find(text))
+        if not starts or limit < 1:
+            return ()
+        best = self._best(self._walk(starts), kind, set(starts), limit)
+        return tuple((node.partition("|")[2], score) for node, score in best)
 
     def _near(self, starts: Sequence[str], limit: int, kinds: Sequence[NodeKind]) -> tuple[Relation, ...]:
         if not starts or limit < 1:
             return ()
         scores = self._walk(starts)
         known = {*starts, *(sign for start in starts for sign in self._signs_of(start))}
-        chosen = [
-            (node, score)
-            for kind in kinds
-            for node, score in sorted(
-                ((n, s) for n, s in scores.items() if self._kind(n) is kind and n not in known),
-                key=lambda item: (-item[1], item[0]),
-            )[:limit]
-        ]
+        chosen = [item for kind in kinds for item in self._best(scores, kind, known, limit)]
         ways = self._ways(starts, [node for node, _ in chosen])
         return tuple(
             Relation(
@@ -217,6 +212,14 @@ class KnowledgeGraph:
             )
             for node, score in chosen
         )
+
+    def _best(
+        self, scores: Mapping[str, float], kind: NodeKind, known: set[str], limit: int
+    ) -> list[tuple[str, float]]:
+        """Return the nodes of a kind that the walk met most, without those known already."""
+        prefix = _node(kind, "")
+        found = [(n, s) for n, s in scores.items() if n.startswith(prefix) and n not in known]
+        return sorted(found, key=lambda item: (-item[1], item[0]))[:limit]
 
     def _signs_of(self, node: str) -> list[str]:
         """Return the phenotypes that a finding is coded as: they say nothing new about it."""
