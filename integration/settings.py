@@ -341,6 +341,21 @@ class AssistantSection(_Section):
     )
 
 
+class LibrarySection(_Section):
+    """The library of guideline and case texts that answers may cite, searched on this machine."""
+
+    enabled: bool = Field(
+        default=False, description="Search the library for questions of people; `preread library` always may."
+    )
+    folder: Path | None = Field(None, description="Folder of the library; absent is data_dir/library.")
+    encoder: Path | None = Field(
+        None,
+        description="ONNX file (tokenizer.json beside it) or model folder of the sentence embeddings; absent "
+        "is the installed MiniLM. After a change: `preread library reembed`.",
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of an ONNX encoder; 0 takes all.")
+
+
 class Settings(BaseSettings):
     """Everything a site can decide."""
 
@@ -374,6 +389,7 @@ class Settings(BaseSettings):
     language: LanguageSection = LanguageSection()
     retention: RetentionSection = RetentionSection()
     assistant: AssistantSection = AssistantSection()
+    library: LibrarySection = LibrarySection()
     sources: tuple[SourceSettings, ...] = Field(
         (), description="What is known of each sender: its quiet period, and how to ask it for image counts."
     )
@@ -414,6 +430,11 @@ class Settings(BaseSettings):
     def engine_url(self) -> str:
         """SQLAlchemy URL of the workflow engine's database."""
         return self.engine_database_url or f"sqlite:///{self.data_dir.absolute() / 'engine.db'}"
+
+    @property
+    def library_folder(self) -> Path:
+        """Folder of the library of texts."""
+        return self.library.folder or self.data_dir / "library"
 
     @property
     def effective_destinations(self) -> tuple[DestinationSettings, ...]:
