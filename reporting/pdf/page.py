@@ -6,6 +6,7 @@ every page without a PDF library.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,7 +154,11 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._doc._timeStamp = _stamp(self.page_frame.created_at)  # noqa: SLF001 - reportlab has no other way
+        frame = self.page_frame
+        # The library takes both from the clock or the environment, and offers no argument for them.
+        self._doc._timeStamp = _stamp(frame.created_at)  # noqa: SLF001
+        name = f"{frame.run_id} {frame.created_at.isoformat()}"
+        self._doc.signature = hashlib.md5(name.encode(), usedforsecurity=False)
         self._pages: list[dict[str, Any]] = []
 
     def showPage(self) -> None:  # noqa: N802 - reportlab's name

@@ -210,7 +210,7 @@ def test_a_real_patient_comes_back_read_by_the_shipped_network(tmp_path):
     with contextmanager(run_department)(tmp_path, REPOSITORY / "models") as department:
         department.read(list(packed.datasets))
         objects = sorted((department.node.data_dir / "runs").rglob("*.dcm"))
-        assert len(objects) == len(department.results(study_uid)) == 6
+        assert len(objects) == len(department.results(study_uid)) == 7
         assert {path.name: run_dciodvfy(path) for path in objects} == {path.name: [] for path in objects}
         reports = [path for path in objects if path.name.startswith(("measurements", "volumes", "narrative"))]
         assert {path.name: run_pixelmed(path) for path in reports} == {path.name: [] for path in reports}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections import Counter
@@ -29,7 +30,9 @@ from reporting.draft import draft_report
 from reporting.errors import UnencodableResultError
 from reporting.fhir import FhirPolicy, ReportStatus, SubjectPolicy, WritePolicy, build_bundle
 from reporting.gate import check_bundle
+from reporting.pdf import read_pdf
 from reporting.safety import BANNER, ESTIMATE_SENTENCE
+from reporting.text import Sentence
 
 POLICY = FhirPolicy(patient_id_system="urn:oid:1.2.3.4", accession_system="urn:oid:1.2.3.5")
 
@@ -78,6 +81,36 @@ def test_the_report_is_preliminary_and_marked_as_made_by_an_algorithm(case):
     page = base64.b64decode(report["presentedForm"][0]["data"]).decode()
     assert BANNER in page
     assert report["presentedForm"][0]["size"] == len(page.encode())
+
+
+def test_the_pdf_is_attached_as_it_goes_to_the_pacs(case):
+    form = report_of(build(case))["presentedForm"][1]
+    file = base64.b64decode(form["data"])
+    assert file == read_pdf(by_kind(pristine_results())[ResultKind.PDF])
+    assert (form["contentType"], form["size"]) == ("application/pdf", len(file))
+    assert form["hash"] == base64.b64encode(hashlib.sha1(file).digest()).decode()
+
+
+def test_a_pdf_that_is_too_large_or_denies_a_signature_is_left_out(case):
+    small = report_of(build(case, replace(POLICY, largest_pdf_bytes=1000)))
+    signed = report_of(build(case, status=ReportStatus.FINAL, interpreter="Dr. A"))
+    for report in (small, signed):
+        assert [form["contentType"] for form in report["presentedForm"]] == ["text/html; charset=utf-8"]
+
+
+def test_what_changed_stands_in_the_conclusion(case):
+    sentence = Sentence(text="Compared with the study of 9 days earlier: the lesion grew.")
+    text = draft_report([case.analysis], comparison=(sentence,))
+    bundle = build_bundle(
+        [case.analysis],
+        text,
+        sources=case.sources,
+        objects=pristine_results(),
+        context=case.context,
+        policy=POLICY,
+    )
+    assert sentence.text in report_of(bundle)["conclusion"]
+    assert "<h2>Comparison</h2>" in report_of(bundle)["text"]["div"]
 
 
 def test_the_report_belongs_to_order_patient_and_study(case):

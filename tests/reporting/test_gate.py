@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from copy import deepcopy
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataelem import DataElement
+from pypdf import PdfWriter
 from reporting_cases import (
     CONTEXT,
     MAKERS,
@@ -30,8 +32,9 @@ from reporting.context import ResultKind, ResultProfile, SegmentationForm
 from reporting.draft import draft_report
 from reporting.fhir import FhirPolicy, build_bundle
 from reporting.gate import GateError, check_bundle, check_objects, require_valid
+from reporting.pdf import read_pdf
 
-SEG, DIAMETERS, VOLUMES, NARRATIVE, OVERVIEW = range(5)
+SEG, DIAMETERS, VOLUMES, NARRATIVE, PDF, OVERVIEW = range(6)
 PROFILES = [ResultProfile(), ResultProfile(segmentation=SegmentationForm.LABELMAP, is_compressed=True)]
 
 
@@ -122,6 +125,24 @@ def dropping(keyword):
     return lambda dataset: delattr(dataset, keyword)
 
 
+def replace_file(change):
+    def mutate(document):
+        file = change(read_pdf(document))
+        document.EncapsulatedDocument = file + b"\0" * (len(file) % 2)
+        document.EncapsulatedDocumentLength = len(file)
+
+    return mutate
+
+
+def blank_last_page(file):
+    """The file with an empty last page, as a library that forgot the banner would write it."""
+    writer = PdfWriter(clone_from=io.BytesIO(file))
+    writer.add_blank_page()
+    written = io.BytesIO()
+    writer.write(written)
+    return written.getvalue()
+
+
 MUTATIONS = [
     (SEG, dropping("FrameOfReferenceUID"), "frame-of-reference"),
     (SEG, setting("FrameOfReferenceUID", "1.2.3"), "frame-of-reference"),
@@ -193,6 +214,15 @@ MUTATIONS = [
         ),
         "reference-series",
     ),
+    (PDF, setting("VerificationFlag", "VERIFIED"), "document-flag"),
+    (PDF, setting("BurnedInAnnotation", "NO"), "document-flag"),
+    (PDF, setting("MIMETypeOfEncapsulatedDocument", "text/plain"), "document-flag"),
+    (PDF, setting("HL7InstanceIdentifier", "1.2.3"), "document-flag"),
+    (PDF, dropping("SourceInstanceSequence"), "evidence"),
+    (PDF, setting("EncapsulatedDocument", b"%PDF-1.4 cut"), "undecodable"),
+    (PDF, dropping("EncapsulatedDocument"), "undecodable"),
+    (PDF, replace_file(lambda file: file[: len(file) // 2]), "undecodable"),
+    (PDF, replace_file(blank_last_page), "banner"),
     (OVERVIEW, dropping("DerivationDescription"), "banner"),
     (OVERVIEW, dropping("BurnedInAnnotation"), "burned-in"),
     (OVERVIEW, setting("ConversionType", None), "empty-attribute"),
@@ -290,6 +320,10 @@ BUNDLE_MUTATIONS = [
     (lambda b: resource(b, "DiagnosticReport").update(conclusion="All well."), "banner"),
     (lambda b: resource(b, "DiagnosticReport").pop("presentedForm"), "banner"),
     (lambda b: resource(b, "DiagnosticReport")["presentedForm"][0].update(data="%%%"), "banner"),
+    (lambda b: resource(b, "DiagnosticReport")["presentedForm"][1].update(data="AAAA"), "attachment"),
+    (lambda b: resource(b, "DiagnosticReport")["presentedForm"][1].update(size=1), "attachment"),
+    (lambda b: resource(b, "DiagnosticReport")["presentedForm"][1].update(hash="AAAA"), "attachment"),
+    (lambda b: resource(b, "DiagnosticReport")["presentedForm"][1].update(data="AAAA"), "banner"),
     (lambda b: resource(b, "DiagnosticReport").pop("effectiveDateTime"), "report"),
     (lambda b: b.update(entry=b["entry"][:3]), "report"),
 ]

@@ -27,7 +27,7 @@ def test_the_images_that_were_read_are_its_evidence(case):
 
 
 def test_a_run_that_found_nothing_has_a_narrative_only(case):
-    assert [o.kind for o in results_of(case.without_findings())] == [ResultKind.NARRATIVE]
+    assert [o.kind for o in results_of(case.without_findings())] == [ResultKind.NARRATIVE, ResultKind.PDF]
 
 
 def test_each_finding_is_one_paragraph(case):
