@@ -36,6 +36,7 @@ from dicom_node.errors import PrereadError
 from dicom_node.rules import Priority
 from integration.demo_studies import DemoStudy
 from integration.library_cli import library_app
+from integration.language_cli import language_app
 from integration.models_cli import models_app
 from integration.settings import Settings, load_settings
 from integration.training_cli import evaluate, train
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 rules_app = typer.Typer(help="Routing rules.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(language_app, name="language")
 app.add_typer(library_app, name="library")
 app.add_typer(rules_app, name="rules")
 app.command()(train)

@@ -83,6 +83,8 @@ class LoraConfig(PairsConfig, Schedule):
         Of the update: alpha / rank times B A.
     target_modules : tuple of str
         Names of the linear layers that get an update; all of them if empty.
+    has_samples : bool
+        Whether an answer is shown at each validation, which takes seconds.
     """
 
     base: str = EMBEDDED
@@ -90,6 +92,7 @@ class LoraConfig(PairsConfig, Schedule):
     alpha: int = 32
     dropout: float = 0.1
     target_modules: tuple[str, ...] = ()
+    has_samples: bool = True
 
 
 def read_recipe(name: str, kind: type[Config], overrides: Mapping[str, str] | None = None) -> Config:
@@ -172,7 +175,7 @@ def train_lora(config: LoraConfig, out: Path, *, resume: bool = False) -> Path:
         pad=int(tokenizer.pad_token_id),
         device=training_device(),
         resume=resume,
-        sample=lambda: answer(model, tokenizer, sample, _SAMPLE_TOKENS),
+        sample=(lambda: answer(model, tokenizer, sample, _SAMPLE_TOKENS)) if config.has_samples else None,
         keep=lambda: _keep(model, out / ADAPTER),
     )
     write_json(out / SUMMARY, dict(result))

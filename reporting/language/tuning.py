@@ -37,6 +37,8 @@ class Schedule:
     ----------
     epochs : float
         Passes over the pairs.
+    most_steps : int
+        Steps of the optimiser at most; 0 is without limit.
     minutes : float
         Longest time of training and validation, minutes; 0 is without limit.
     batch_tokens : int
@@ -54,6 +56,7 @@ class Schedule:
     """
 
     epochs: float = 1.0
+    most_steps: int = 0
     minutes: float = 0.0
     batch_tokens: int = 2048
     accumulate: int = 1
@@ -84,7 +87,7 @@ class _State:
     best: float = float("inf")
 
 
-def answer_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits and the targets of the answers' tokens: (T, vocabulary) float32 and (T,) int64.
 
     The prompt's tokens get no logits: with a large vocabulary those cost more than a few layers.
@@ -99,7 +102,7 @@ def answer_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 def cross_entropy(model: Any, batch: Batch, progress: float) -> tuple[torch.Tensor, Mapping[str, float]]:
     """Return the mean loss of the answers' tokens."""
     del progress
-    logits, targets = answer_loss(model, batch)
+    logits, targets = answer_logits(model, batch)
     loss = nn.functional.cross_entropy(logits, targets)
     return loss, {"loss": loss.item()}
 
@@ -148,6 +151,7 @@ def tune(
         state = _State(step=int(values["step"]), seconds=values["seconds"], best=values["best"])
     plan = _plan(training, schedule)
     steps = max(1, len(plan) // schedule.accumulate)
+    steps = min(steps, schedule.most_steps or steps)
     every = max(1, steps // schedule.evaluations)
     next_evaluation = _share(state, steps, schedule) + 1 / schedule.evaluations
     started = time.monotonic() - state.seconds
@@ -209,7 +213,7 @@ def validation_loss(model: Any, examples: Sequence[Example], batch_tokens: int, 
     for indices in plan_batches(examples, batch_tokens, Random(0)):  # noqa: S311 - not a secret
         batch = _move(collate([examples[index] for index in indices], pad), device)
         with _autocast(device):
-            logits, targets = answer_loss(model, batch)
+            logits, targets = answer_logits(model, batch)
         total += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
         count += len(targets)
     return total / max(1, count)
