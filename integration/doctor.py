@@ -14,6 +14,7 @@ from dicom_node.ledger import Ledger
 from inference.packages import discover
 from integration.connections import HttpEndpoint, open_http_client, translate_http_errors
 from integration.destinations import CStoreSettings, DestinationSettings, FhirSettings, FolderSettings
+from integration.language import look_at_language
 from integration.pacs import open_association
 from integration.settings import Settings
 from integration.site import load_site_key, open_store, read_rules
@@ -42,6 +43,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         ("HTTP port", settings.http.host, settings.http.port),
     ):
         yield _look_at_port(name, host, port)
+    yield _try("language model", lambda: look_at_language(settings))
     for destination in settings.effective_destinations:
         yield _try(f"destination {destination.name}", lambda d=destination: _look_at_destination(d))  # type: ignore[misc]
 

@@ -14,11 +14,15 @@ from reporting.language.embedded import EmbeddedModel
 from reporting.language.local import LocalModel
 from reporting.language.weights import find_default_model
 from reporting.refine.breaker import BreakingModel
-from reporting.refine.port import LanguageModel
+from reporting.refine.port import CompletionRequest, LanguageModel
 from reporting.refine.record import Budget
 
 #: Folder, below data_dir, of models with their adapter merged in.
 MERGED_FOLDER = "language"
+#: What the doctor asks: any answer will do.
+_PROBE = CompletionRequest(
+    system="You word radiology reports.", user="Say: ready.", max_tokens=8, timeout_s=120.0
+)
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +43,25 @@ def build_language(settings: Settings) -> LanguageSide:
         model=model,
         budget=Budget(seconds=section.budget_s, tokens=section.budget_tokens, attempts=section.attempts),
     )
+
+
+def look_at_language(settings: Settings) -> str:
+    """Return how the language model of the settings is, in words, after it has answered something.
+
+    Raises
+    ------
+    PrereadError
+        If it does not answer; the message says what to do.
+    """
+    section = settings.language
+    if section.backend == "none":
+        return "none: drafts go out"
+    if section.endpoint is not None and section.backend == "endpoint":
+        EndpointModel(section.endpoint, section.model).look()
+    model = build_model(section, settings.data_dir / MERGED_FOLDER)
+    assert model is not None
+    answer = model.complete(_PROBE)
+    return f"{model.identity} answers in {answer.seconds:.1f} s"
 
 
 def build_model(section: LanguageSection, cache: Path) -> LanguageModel | None:
