@@ -35,8 +35,8 @@ from rich.table import Table
 from dicom_node.errors import PrereadError
 from dicom_node.rules import Priority
 from integration.demo_studies import DemoStudy
-from integration.library_cli import library_app
 from integration.language_cli import language_app
+from integration.library_cli import library_app
 from integration.models_cli import models_app
 from integration.settings import Settings, load_settings
 from integration.training_cli import evaluate, train
