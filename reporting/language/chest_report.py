@@ -71,7 +71,8 @@ class ReportConfig:
     extractor : str
         The convolutions (`inference.networks.r2gen_cmn.VisualExtractor`).
     arguments : mapping
-        Sizes of the encoder-decoder, as the card will name them; the published ones are 512 wide.
+        Sizes of the encoder-decoder, as the card will name them; the published ones are 512 wide, with 3
+        layers, a memory of 2,048 vectors and 32 answers. A thousand films need less.
     matrix, views : int, int
         Side of the network's input, pixels; images of a report (2 for IU X-ray).
     cleaning, threshold : str, int
@@ -88,12 +89,12 @@ class ReportConfig:
     arguments: dict[str, JsonValue] = field(
         default_factory=lambda: {
             "pool": 2,
-            "d_model": 256,
-            "d_ff": 512,
+            "d_model": 192,
+            "d_ff": 384,
             "heads": 8,
-            "layers": 3,
-            "memory_size": 2048,
-            "top_k": 32,
+            "layers": 2,
+            "memory_size": 512,
+            "top_k": 16,
             "dropout": 0.1,
             "feature_dropout": 0.3,
             "positions": 256,

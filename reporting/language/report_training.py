@@ -39,6 +39,9 @@ BEST: Final = "best.safetensors"
 CHECKPOINT: Final = "checkpoint.pt"
 
 _EXTRACTED_AT_ONCE: Final = 16
+_LIKE_BATCHES: Final = 8
+"""Batches among whose texts lengths are sorted."""
+
 _BETAS: Final = (0.9, 0.98)
 """AdamW's, as in the published training."""
 
@@ -227,6 +230,22 @@ def extract(network: R2GenCMN, images: Images) -> torch.Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, 1, extractor.channels, dtype=torch.float16)
 
 
+def draw_batches(
+    lengths: Sequence[int], size: int, draws: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Return an epoch's batches: random, of texts of like length, so that little is padded.
+
+    What does not fill a batch is left out, another part each time; fewer texts than one batch are one.
+    """
+    order = draws.permutation(len(lengths))
+    order = order[: max(len(order) // size * size, min(size, len(order)))]
+    stretch = size * _LIKE_BATCHES
+    parts = [order[start : start + stretch] for start in range(0, len(order), stretch)]
+    sorted_parts = [part[np.argsort([lengths[index] for index in part], kind="stable")] for part in parts]
+    batches = [part[start : start + size] for part in sorted_parts for start in range(0, len(part), size)]
+    return [batches[int(index)] for index in draws.permutation(len(batches))]
+
+
 def pad_tokens(texts: Sequence[Sequence[int]], longest: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what a network is given and what it is asked for: (N, L) int64 each.
 
@@ -292,15 +311,14 @@ def _run_epoch(
 ) -> float:
     """Learn from every report once, and return the mean loss."""
     draws = np.random.default_rng((seed, state.epoch))
-    order = draws.permutation(len(training.texts))
+    batches = draw_batches([len(text) for text in training.texts], schedule.batch_size, draws)
     device = device_of(state.network)
     state.network.train()
     if schedule.is_extractor_frozen:
         state.network.visual_extractor.eval()
     longest = int(state.network.encoder_decoder.model.tgt_embed[1].pe.shape[1])  # type: ignore[index]
     losses = []
-    for start in range(0, max(len(order) - schedule.batch_size + 1, 1), schedule.batch_size):
-        chosen = order[start : start + schedule.batch_size]
+    for chosen in batches:
         mirrored = draws.random(len(chosen)) < (0.5 if schedule.mirror else 0.0)
         texts = [
             vocabulary.encode(mirror_text(text) if flip else text)
