@@ -191,12 +191,12 @@ def _build_language(lexicon: Lexicon) -> Language:
     table = yaml.safe_load((files(__package__) / "rules.yaml").read_text(encoding="utf-8"))
     nlp = spacy.blank("en")
     nlp.tokenizer = create_medspacy_tokenizer(nlp)
-    targets = nlp.create_pipe("medspacy_target_matcher", config={"rules": None})
-    context = nlp.create_pipe(
+    targets: Any = nlp.create_pipe("medspacy_target_matcher", config={"rules": None})
+    context: Any = nlp.create_pipe(
         "medspacy_context",
         config={"rules": None, "span_attrs": _CONTEXT, "terminating_types": table["ended_by"]},
     )
-    sections = nlp.create_pipe("medspacy_sectionizer", config={"rules": None, "span_attrs": _SECTIONS})
+    sections: Any = nlp.create_pipe("medspacy_sectionizer", config={"rules": None, "span_attrs": _SECTIONS})
     targets.add(_target_rules(lexicon))
     context.add(_context_rules(table, context.DEFAULT_RULES_FILEPATH, lexicon))
     sections.add(_section_rules(table, sections.DEFAULT_RULES_FILEPATH))

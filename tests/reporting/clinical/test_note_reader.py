@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from notes_scores import as_source, count, figures, read_cases, say
 
@@ -81,6 +81,7 @@ def test_what_lies_behind_the_limit_is_not_read(reader):
     assert reader.read(as_source("x " * (MAX_CHARACTERS // 2) + "cough")) == ()
 
 
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=120))
 def test_any_text_is_read_the_same_way_twice_and_within_its_bounds(reader, text):
     problems = reader.read(as_source(text))

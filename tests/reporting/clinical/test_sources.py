@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from notes_scores import as_source
 from pydicom.dataset import Dataset
@@ -176,6 +176,7 @@ def test_an_identifier_counts_with_its_system():
     assert not has_identifier(resource, "2", "urn:a")
 
 
+@settings(max_examples=50, deadline=None)
 @given(resource=JSON, kind=st.sampled_from(["ServiceRequest", "Condition", "DocumentReference", "Binary"]))
 def test_any_json_is_passed_over_or_read_never_an_error(reader, resource, kind):
     keys = ["status", "reasonCode", "note", "code", "clinicalStatus", "content", "data", "contentType"]
