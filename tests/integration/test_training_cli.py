@@ -12,9 +12,9 @@ from random_model_package import NAME, write_random_package
 from typer.testing import CliRunner, Result
 
 from dicom_node.errors import PrereadError
-from inference.training import recipes
 from inference.training.recipe import EvaluateRequest, Recipe, TrainRequest
 from integration.cli import app
+from reporting.language import recipes
 
 
 class NotedRecipe:
