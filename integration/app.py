@@ -97,7 +97,9 @@ class Node:
         self.progress: dict[str, dict[str, tuple[int, int]]] = {}
         self.language = build_language(settings)
         self.pipeline = self._build_pipeline()
-        self.assistant = build_assistant(settings, self.ledger, self.pipeline)
+        self.assistant = build_assistant(
+            settings, self.ledger, self.pipeline, language_model=self.language.model
+        )
         self._engine: Engine | None = None
         self._scp: StorageScp | None = None
         self._http: HttpServer | None = None

@@ -32,6 +32,7 @@ from inference.findings import Analysis, Box, Heatmap, Outcome
 from inference.packages import ModelPackage
 from integration.observability import describe_error
 from integration.pipeline import Pipeline
+from integration.priors import load_comparisons
 from integration.run_folder import RunFolder
 from integration.settings import Settings
 from reporting.assistant.answer import Outcome as QuestionOutcome
@@ -44,11 +45,14 @@ from reporting.assistant.record import (
     AsideState,
     InstalledModel,
     LookedAt,
+    Relation,
     SeriesLine,
     StudyRecord,
 )
 from reporting.assistant.tools import KnowledgeGraph, Library, ToolPorts
-from reporting.comparison import Prior
+from reporting.comparison import Comparison
+from reporting.language.knowledge_graph import KnowledgeGraph as PhenotypeGraph
+from reporting.language.knowledge_graph import NodeKind
 from reporting.projection import Views, locate, read_views
 from reporting.refine.port import LanguageModel
 
@@ -62,6 +66,8 @@ _BUSY_TIMEOUT_S: Final = 30.0
 #: Part of its peak from which a heat map's value belongs to the strongest region.
 _STRONG: Final = 0.5
 _LOOK_EVERY_S: Final = 0.2
+#: Diseases and phenotypes, of each so many.
+_RELATIONS: Final = 3
 _CRUDE_TASK: Final = "report"
 _NAME_KEYWORDS: Final = (
     "PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
@@ -242,39 +248,35 @@ def _describe_series(study: Study) -> Iterator[SeriesLine]:
 # -- earlier studies ----------------------------------------------------------------------------
 
 
-class PriorRuns:
-    """Earlier studies of a patient among what this node has read; matched as the ledger matches them."""
+class KeptComparisons:
+    """What the run was compared with when its report was drafted: the same that the report says."""
 
-    def __init__(self, *, ledger: Ledger, folder_of: Callable[[str], RunFolder]) -> None:
-        self._ledger = ledger
+    def __init__(self, folder_of: Callable[[str], RunFolder]) -> None:
         self._folder_of = folder_of
 
-    def priors_of(self, run_id: str) -> Sequence[Prior]:
-        """Return what models said of the patient's earlier studies, the latest first."""
-        key = self._ledger.run(run_id).run.study_key
-        own, *others = self._ledger.siblings(key)
-        priors = []
-        for sibling in sorted(others, key=lambda one: one.studied_at, reverse=True):
-            if sibling.studied_at >= own.studied_at:
-                continue
-            row = self._last_done(self._ledger.runs_of(sibling.study_key))
-            analyses = self._analyses(row) if row is not None else ()
-            if row is not None and analyses:
-                days = (own.studied_at.date() - sibling.studied_at.date()).days
-                priors.append(Prior(run_id=row.run.run_id, days=days, analyses=analyses))
-        return priors
+    def comparisons_of(self, run_id: str) -> Sequence[Comparison]:
+        """Return the comparisons, the latest study first."""
+        return load_comparisons(self._folder_of(run_id))
 
-    def _analyses(self, row: RunRow) -> tuple[Analysis, ...]:
-        folder = self._folder_of(row.run.run_id)
-        if not folder.path.is_dir():
-            return ()
-        loaded = [load_analysis(folder.path / a["analysis"]) for a in _answers(folder) if "analysis" in a]
-        return tuple(analysis for analysis in loaded if analysis.model.task != _CRUDE_TASK)
 
-    @staticmethod
-    def _last_done(rows: Sequence[RunRow]) -> RunRow | None:
-        return next(
-            (row for row in reversed(rows) if row.state in {RunState.DONE, RunState.DELIVERING}), None
+# -- sources ------------------------------------------------------------------------------------
+
+
+class GraphRelations:
+    """The knowledge graph as the assistant asks it: diseases and phenotypes with the way that leads there."""
+
+    def __init__(self, graph: PhenotypeGraph) -> None:
+        self._graph = graph
+
+    def related(self, concepts: Sequence[str]) -> Sequence[Relation]:
+        """Return what is near to findings; passages come from the library."""
+        kinds = (NodeKind.DISEASE, NodeKind.PHENOTYPE)
+        return tuple(
+            Relation(
+                text=f"{one.name} ({one.kind.value}): {'; '.join(one.path)}",
+                source=f"Human Phenotype Ontology, release {self._graph.release}",
+            )
+            for one in self._graph.related(concepts, _RELATIONS, kinds)
         )
 
 
@@ -564,7 +566,7 @@ def build_assistant(
     )
     assistant = Assistant(
         ports=ToolPorts(
-            priors=PriorRuns(ledger=ledger, folder_of=pipeline.folder),
+            priors=KeptComparisons(pipeline.folder),
             library=library,
             graph=graph,
             runner=aside if wanted.is_model_run_allowed else None,

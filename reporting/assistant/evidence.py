@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 
 class ToolName(StrEnum):
@@ -37,6 +38,10 @@ class EvidenceKind(StrEnum):
     RELATION = "relation"
     ASIDE = "aside"
     REMARK = "remark"
+
+
+#: What states findings of the run: sentences on it are held to the facts by the checker of reports.
+STATED: Final = frozenset({EvidenceKind.FINDING, EvidenceKind.MEASUREMENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from reporting.assistant.answer import (
 from reporting.assistant.answer import (
     state as state_evidence,
 )
-from reporting.assistant.evidence import Evidence, EvidenceKind, ToolCall, ToolResult
+from reporting.assistant.evidence import STATED, Evidence, EvidenceKind, ToolCall, ToolResult
 from reporting.assistant.exchange import (
     AssistantCancelledError,
     AssistantEvent,
@@ -52,6 +52,7 @@ from reporting.text import Author
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.types import StreamMode
 
 #: Opens the memory of a run's conversations.
 Memory = Callable[[str], "AbstractContextManager[BaseCheckpointSaver[str]]"]
@@ -258,10 +259,9 @@ class Assistant:
         # Tracing would send questions to a service outside: off, whatever the environment says.
         with tracing_context(enabled=False), self._memory(session.question.run_id) as memory:
             compiled = graph.compile(checkpointer=memory)
+            modes: list[StreamMode] = ["custom", "values"]
             thread: RunnableConfig = {"configurable": {"thread_id": session.question.conversation}}
-            for mode, part in compiled.stream(
-                fresh, thread, stream_mode=("custom", "values"), durability="exit"
-            ):
+            for mode, part in compiled.stream(fresh, thread, stream_mode=modes, durability="exit"):
                 if mode == "custom":
                     emit(cast("AssistantEvent", part))
                 else:
@@ -287,7 +287,7 @@ class Assistant:
         if self._model is None or not self.limits.is_worded:
             return (), ""
         timeout_s = min(self.limits.wording_timeout_s, session.remaining_s())
-        request = ask_for_answer(asked, evidence, timeout_s)
+        request = ask_for_answer(asked, evidence, session.facts, timeout_s)
         session.took_part = True
         try:
             text = self._model.complete(request, session.cancel).text
@@ -423,7 +423,7 @@ class _Steps:
         missing = [
             state_evidence(item)
             for item in evidence.values()
-            if item.evidence_id not in cited and (item.is_required or item.kind in _QUOTED)
+            if item.evidence_id not in cited and (item.is_required or item.kind in _TOLD)
         ]
         sentences = (*kept, *missing)
         return {
@@ -443,7 +443,8 @@ class _Steps:
         return {"history": _TURNS.dump_python(kept, mode="json")}
 
 
-_QUOTED: Final = frozenset({EvidenceKind.PASSAGE, EvidenceKind.RELATION})
+#: What an answer tells in full, whatever a language model leaves out of it.
+_TOLD: Final = STATED | {EvidenceKind.ESTIMATE, EvidenceKind.PASSAGE, EvidenceKind.RELATION}
 
 
 def _read_out(state: _State) -> Answer:

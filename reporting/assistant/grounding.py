@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from reporting.assistant.answer import AnswerSentence
-from reporting.assistant.evidence import Evidence, EvidenceKind
+from reporting.assistant.evidence import STATED, Evidence, EvidenceKind
 from reporting.assistant.identifiers import Identifiers, mentions
 from reporting.assistant.instructions import reads_as_instruction
 from reporting.assistant.rules import read_table
@@ -24,7 +24,6 @@ from reporting.refine.prompt import Ground
 from reporting.text import SectionName
 
 _QUOTED: Final = frozenset({EvidenceKind.PASSAGE, EvidenceKind.RELATION})
-_STATED: Final = frozenset({EvidenceKind.FINDING, EvidenceKind.MEASUREMENT})
 _STEM: Final = 5
 
 
@@ -45,11 +44,19 @@ def find_fault(
     if not sentence.citations or not set(sentence.citations) <= set(evidence):
         return "it cites nothing that a tool returned"
     cited = [evidence[name] for name in sentence.citations]
-    text, ground = sentence.text, " ".join(item.text for item in cited)
-    if reads_as_instruction(text) or mentions(text, identifiers):
+    if reads_as_instruction(sentence.text) or mentions(sentence.text, identifiers):
         return "it holds an instruction or an identifier"
+    if all(item.kind in STATED and item.finding_ids for item in cited):
+        return ""  # `check_findings` holds it to the facts
+    ground = " ".join(item.text for item in cited)
     if any(item.kind in _QUOTED for item in cited):
-        return "" if _squash(text) in _squash(ground) else "a source is not quoted word for word"
+        is_quote = _squash(sentence.text) in _squash(ground)
+        return "" if is_quote else "a source is not quoted word for word"
+    return _find_surplus(sentence.text, ground, asked)
+
+
+def _find_surplus(text: str, ground: str, asked: str) -> str:
+    """Return what a sentence says that its ground does not; empty if nothing."""
     for what, words in _EXTRACTS.items():
         if not words(text) <= words(ground):
             return f"{what} is not in what it cites"
@@ -78,7 +85,7 @@ def check_findings(
 
 def _aliases(sentence: AnswerSentence, evidence: Mapping[str, Evidence], facts: Facts) -> tuple[str, ...]:
     """Return the facts that a sentence about findings cites, by the names that the checker knows."""
-    cited = [evidence[name] for name in sentence.citations if evidence[name].kind in _STATED]
+    cited = [evidence[name] for name in sentence.citations if evidence[name].kind in STATED]
     found = [facts.by_id(one) for item in cited for one in item.finding_ids]
     return tuple(dict.fromkeys(fact.alias for fact in found if fact is not None))
 

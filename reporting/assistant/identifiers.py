@@ -101,6 +101,6 @@ def _alphanumeric(number: str) -> str:
 
 
 def _number_pattern(number: str) -> re.Pattern[str]:
-    parts = [re.escape(part) for part in re.split(r"[\W_]+", number) if part]
+    parts = [re.escape(part) for part in re.findall(r"[^\W\d_]+|\d+", number)]
     joined = r"[\W_]*".join(parts)
     return re.compile(rf"(?<![^\W_]){joined}(?![^\W_])", re.IGNORECASE)

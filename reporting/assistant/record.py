@@ -85,11 +85,9 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """An edge of the knowledge graph in words, with where it comes from."""
+    """What the knowledge graph relates to a finding, in words, with where that comes from."""
 
-    subject: str
-    relation: str
-    target: str
+    text: str
     source: str
     licence: str = ""
 

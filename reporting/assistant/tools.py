@@ -28,7 +28,7 @@ from reporting.assistant.record import (
     StudyRecord,
 )
 from reporting.assistant.rules import read_table
-from reporting.comparison import Prior, compare_with_prior, describe_changes, describe_no_change
+from reporting.comparison import Comparison, describe_changes, describe_no_change
 from reporting.draft.findings import describe_estimate, describe_findings
 from reporting.draft.kinds import name_finding, number_titles, present
 from reporting.draft.procedure import describe_procedure
@@ -52,9 +52,9 @@ _MOST_PRIORS: Final = 3
 
 
 class PriorStudies(Protocol):
-    """Earlier studies of the same patient that this node read."""
+    """Earlier studies of the same patient that this node read, compared with the run's."""
 
-    def priors_of(self, run_id: str) -> Sequence[Prior]:
+    def comparisons_of(self, run_id: str) -> Sequence[Comparison]:
         """Return them, the latest first; empty if there are none or they are not known."""
         ...
 
@@ -97,10 +97,10 @@ class Library(Protocol):
 
 
 class KnowledgeGraph(Protocol):
-    """What findings, diseases and anatomy have to do with each other."""
+    """What findings and diseases have to do with each other."""
 
     def related(self, concepts: Sequence[str]) -> Sequence[Relation]:
-        """Return the relations of findings (keys of ``codes.py``), most relevant first."""
+        """Return what is near to findings (keys of ``codes.py``), the nearest first."""
         ...
 
 
@@ -351,15 +351,14 @@ def _procedure(call: ToolCall, record: StudyRecord, _ports: ToolPorts, _cancel: 
 
 
 def _priors(call: ToolCall, record: StudyRecord, ports: ToolPorts, _cancel: Event) -> Iterator[Evidence]:
-    priors = ports.priors.priors_of(record.run_id) if ports.priors else ()
-    if not priors:
-        yield _remark("priors/none", "This node has read no earlier study of this patient.")
+    comparisons = ports.priors.comparisons_of(record.run_id) if ports.priors else ()
+    if not comparisons:
+        yield _remark("priors/none", "This study was compared with no earlier study of this patient.")
         return
     wanted = _wanted(call, record)
-    for number, prior in enumerate(priors[:_MOST_PRIORS], 1):
-        changes = compare_with_prior(record.analyses, prior.analyses, prior.days)
-        asked = tuple(change for change in changes if wanted is None or change.concept in wanted)
-        sentences = describe_changes(asked, record.views) if asked else describe_no_change(prior.days)
+    for number, one in enumerate(comparisons[:_MOST_PRIORS], 1):
+        asked = tuple(change for change in one.changes if wanted is None or change.concept in wanted)
+        sentences = describe_changes(asked, record.views) or describe_no_change(one.prior.days)
         for line, sentence in enumerate(sentences, 1):
             yield Evidence(
                 evidence_id=f"prior-{number}/{line}",
@@ -406,13 +405,13 @@ def _related(call: ToolCall, record: StudyRecord, ports: ToolPorts, _cancel: Eve
     )
     relations = ports.graph.related(concepts) if concepts else ()
     for number, one in enumerate(relations[:_MOST_RELATIONS], 1):
-        text = _clean(f"{one.subject} {one.relation} {one.target}", record)
-        if text:
+        text, source = _clean(one.text, record), _clean(one.source, record)
+        if text and source:
             yield Evidence(
                 evidence_id=f"graph/{number}",
                 kind=EvidenceKind.RELATION,
                 text=capitalise(end_sentence(text)),
-                source=_clean(one.source, record),
+                source=source,
                 licence=_clean(one.licence, record),
             )
     if not relations:

@@ -10,12 +10,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from inference.findings import Presence
 from reporting.assistant.answer import AnswerSentence
-from reporting.assistant.evidence import Evidence, ToolCall, ToolName
+from reporting.assistant.evidence import STATED, Evidence, ToolCall, ToolName
 from reporting.assistant.intents import Intent, Plan, Turn, call_for, is_run_request
 from reporting.assistant.record import StudyRecord
+from reporting.facts import Fact, Facts
 from reporting.refine.answer import UnusableAnswerError
 from reporting.refine.port import CompletionRequest
+from reporting.refine.prompt import describe_fact
 
 _PLAN_SYSTEM: Final = (
     "You choose the tools that answer a radiologist's question about one study. "
@@ -133,10 +136,12 @@ def _read_call(one: object, asked: str, record: StudyRecord) -> tuple[Intent | N
     return intents.get(str(one["tool"])), concepts[:_MOST_CONCEPTS]
 
 
-def ask_for_answer(asked: str, evidence: Sequence[Evidence], timeout_s: float) -> CompletionRequest:
+def ask_for_answer(
+    asked: str, evidence: Sequence[Evidence], facts: Facts, timeout_s: float
+) -> CompletionRequest:
     """Return the request for an answer; nothing but the evidence can be cited."""
     aliases = name_evidence(evidence)
-    statements = [f"{alias}: {item.text}" for alias, item in aliases.items()]
+    statements = [f"{alias}: {_word_evidence(item, facts)}" for alias, item in aliases.items()]
     return CompletionRequest(
         system=_ANSWER_SYSTEM,
         user="\n".join([f"Question: {asked}", "Statements:", *statements]),
@@ -188,6 +193,20 @@ def read_answer(text: str, evidence: Sequence[Evidence]) -> tuple[AnswerSentence
         words = " ".join(one["text"].split())[:_LONGEST_SENTENCE]
         read.append(AnswerSentence(text=words, citations=tuple(dict.fromkeys(known))))
     return tuple(read)
+
+
+def _word_evidence(item: Evidence, facts: Facts) -> str:
+    """Return a statement as the prompt has it: findings in the form in which reports are worded."""
+    about = [fact for fact in map(facts.by_id, item.finding_ids) if fact is not None]
+    if item.kind not in STATED or not about:
+        return item.text
+    return "; ".join(f"{fact.presence.value}: {_word_fact(fact)}" for fact in about)
+
+
+def _word_fact(fact: Fact) -> str:
+    if fact.presence is not Presence.PRESENT:
+        return f"{fact.noun}, {fact.site_noun}"
+    return describe_fact(fact).removeprefix(f"{fact.alias} ")
 
 
 def name_evidence(evidence: Sequence[Evidence]) -> dict[str, Evidence]:
