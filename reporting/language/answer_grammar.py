@@ -12,6 +12,7 @@ import json
 from typing import Any, Final
 
 from reporting.errors import ReportingError
+from reporting.refine.answer import STARTS_WITH_CAPITAL
 from reporting.refine.port import Schema
 
 #: Printable ASCII but the quotation mark and the backslash, which JSON would have to escape.
@@ -30,7 +31,7 @@ def write_grammar(schema: Schema) -> str:
     Raises
     ------
     UnsupportedSchemaError
-        If the schema has another type than object, array, string, integer or enum, or
+        If the schema has another type than object, array, string, integer or enum, a pattern, or
         an object with optional properties.
     """
     return f"root ::= {_write(schema)}\n"
@@ -45,11 +46,20 @@ def _write(schema: Schema) -> str:
         case "array":
             return _write_array(schema)
         case "string":
-            least, most = schema.get("minLength", 0), schema.get("maxLength", _LONGEST_TEXT)
-            return f'"\\"" {_CHARACTER}{{{least},{most}}} "\\""'
+            return _write_string(schema)
         case "integer":
             return '("-"? ("0" | [1-9] [0-9]{0,8}))'
     raise UnsupportedSchemaError(f"A schema of type {schema.get('type')} has no grammar.")
+
+
+def _write_string(schema: Schema) -> str:
+    least, most = schema.get("minLength", 0), schema.get("maxLength", _LONGEST_TEXT)
+    pattern = schema.get("pattern")
+    if pattern is None:
+        return f'"\\"" {_CHARACTER}{{{least},{most}}} "\\""'
+    if pattern != STARTS_WITH_CAPITAL:
+        raise UnsupportedSchemaError("A schema with a pattern has no grammar.")
+    return f'"\\"" [A-Z] {_CHARACTER}{{{max(least - 1, 0)},{most - 1}}} "\\""'
 
 
 def _write_object(schema: Schema) -> str:

@@ -18,7 +18,10 @@ WORDED_SECTIONS: Final = {
     "recommendation": SectionName.RECOMMENDATION,
 }
 _MAX_SENTENCES: Final = 40
+_MIN_SENTENCE_LENGTH: Final = 8
 _MAX_SENTENCE_LENGTH: Final = 400
+#: Keeps a small model from copying the dots of the form that it is told.
+STARTS_WITH_CAPITAL: Final = "^[A-Z]"
 
 
 class UnusableAnswerError(ReportingError):
@@ -104,7 +107,12 @@ def _sentences(aliases: Sequence[str], *, least: int = 0, most: int) -> dict[str
         "items": {
             "type": "object",
             "properties": {
-                "text": {"type": "string", "minLength": 1, "maxLength": _MAX_SENTENCE_LENGTH},
+                "text": {
+                    "type": "string",
+                    "minLength": _MIN_SENTENCE_LENGTH,
+                    "maxLength": _MAX_SENTENCE_LENGTH,
+                    "pattern": STARTS_WITH_CAPITAL,
+                },
                 "ids": {
                     "type": "array",
                     "minItems": 1,

@@ -40,15 +40,20 @@ def test_what_models_are_trained_to_answer_is_in_the_grammar(make, seed):
     "answer",
     [
         (
-            '{"findings": [{"text": "x", "ids": ["F9"]}], "impression": [{"text": "x", "ids": ["F1"]}], '
-            '"recommendation": []}'
+            '{"findings": [{"text": "No mass.", "ids": ["F9"]}], '
+            '"impression": [{"text": "No mass.", "ids": ["F1"]}], "recommendation": []}'
         ),
-        '{"findings": [], "impression": [{"text": "x", "ids": ["F1"]}], "recommendation": []}',
+        '{"findings": [], "impression": [{"text": "No mass.", "ids": ["F1"]}], "recommendation": []}',
         (
-            '{"findings": [{"text": "x", "ids": []}], "impression": [{"text": "x", "ids": ["F1"]}], '
+            '{"findings": [{"text": "No mass.", "ids": []}], '
+            '"impression": [{"text": "No mass.", "ids": ["F1"]}], '
             '"recommendation": []}'
         ),
         '{ "findings": []}',
+        (
+            '{"findings": [{"text": "...", "ids": ["F1"]}], "impression": [{"text": "...", "ids": ["F1"]}], '
+            '"recommendation": []}'
+        ),
     ],
 )
 def test_what_cites_nothing_or_the_unknown_is_not(answer):
@@ -57,11 +62,12 @@ def test_what_cites_nothing_or_the_unknown_is_not(answer):
 
 def test_every_sentence_of_the_grammar_is_valid_json():
     pattern = as_pattern(write_grammar(describe_schema(["F1"], [])))
-    text = '{"findings": [{"text": "a /b", "ids": ["F1"]}], "impression": [{"text": "c", "ids": ["F1"]}], '
+    text = '{"findings": [{"text": "A /b is there.", "ids": ["F1"]}], '
+    text += '"impression": [{"text": "It is c.", "ids": ["F1"]}], '
     answer = text + '"recommendation": []}'
     assert pattern.fullmatch(answer)
     assert json.loads(answer)
-    assert not pattern.fullmatch(answer.replace("a /b", 'a "b'))
+    assert not pattern.fullmatch(answer.replace("A /b", 'A "b'))
 
 
 @pytest.mark.parametrize("schema", [{"type": "number"}, {"type": "object", "properties": {"a": {}}}])
