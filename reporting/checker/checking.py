@@ -7,8 +7,9 @@ little, because the draft's stands in for it; one let through could harm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from inference.findings import Presence
@@ -16,7 +17,7 @@ from reporting.checker.characters import find_bad_characters
 from reporting.checker.faults import Fault, FaultKind
 from reporting.checker.form import find_malformed
 from reporting.checker.holding import hold
-from reporting.checker.items import Item, read_items, split_sentences
+from reporting.checker.items import Item, is_name, read_items, split_sentences
 from reporting.checker.lexicon import Form, Lexicon, Part, default_lexicon
 from reporting.checker.reading import read_statements
 from reporting.checker.sizes import find_size
@@ -28,6 +29,8 @@ from reporting.text import SectionName
 
 _WORDED: Final = frozenset({SectionName.FINDINGS, SectionName.IMPRESSION})
 _UNSURE: Final = frozenset({Certainty.MODERATE, Certainty.LOW})
+#: Words that say who found or did not find something.
+_ATTRIBUTING: Final = frozenset({Part.ALGORITHM, Part.NAME, Part.DISAGREEMENT})
 _FILM: Final = frozenset({"film", "radiograph", "x ray"})
 
 
@@ -113,11 +116,12 @@ def _check_sentence(
     faults += [_fault(kind, index, detail=why) for kind, why in find_bad_characters(sentence.text)]
     if any(fault.kind in {FaultKind.CHARACTER, FaultKind.UNCLEAR} for fault in faults):
         return faults, _Stated(index=index, section=sentence.section, cited=cited, pairs=(), is_faulty=True)
-    names = sorted({fact.algorithm for fact in every})
+    names = [name for name in sorted({fact.algorithm for fact in every}) if is_name(name, lexicon)]
     items = read_items(sentence.text, lexicon, names, frozenset(fact.concept for fact in cited))
     faults += [_fault(kind, index, detail=why) for kind, why in _check_words(items, ground)]
     malformed = (why for part in split_sentences(items) for why in find_malformed(part))
     faults += [_fault(FaultKind.UNCLEAR, index, detail=why) for why in dict.fromkeys(malformed)]
+    faults += [_fault(kind, index, detail=why) for kind, why in _check_algorithms(items, cited)]
     reading = read_statements(items)
     faults += [_fault(kind, index, detail=why) for kind, why in _check_reading(reading, cited)]
     pairs: list[tuple[Statement, tuple[Fact, ...]]] = []
@@ -128,6 +132,9 @@ def _check_sentence(
             faults.append(_fault(FaultKind.UNCLEAR, index, detail="a pronoun without the finding it means"))
             continue
         verdict = hold(meant, cited, taken, every, lexicon)
+        if _is_unattributed(verdict.facts, every, items):
+            why = "algorithms disagree, and the text does not say that one did not detect it"
+            faults.append(_fault(FaultKind.CONTRADICTION, index, (fact.alias for fact in verdict.facts), why))
         aliases = tuple(fact.alias for fact in cited if fact.concept in meant.concepts)
         faults += [_fault(kind, index, aliases, why) for kind, why in verdict.faults]
         taken += [fact for fact in verdict.facts if fact not in taken]
@@ -140,7 +147,17 @@ def _check_sentence(
     )
 
 
-def _fault(kind: FaultKind, index: int | None, aliases: Sequence[str] = (), detail: str = "") -> Fault:
+def _is_unattributed(facts: Sequence[Fact], every: Sequence[Fact], items: Sequence[Item]) -> bool:
+    """Say whether a text denies outright what another algorithm found."""
+    there = {fact.concept for fact in every if fact.presence is Presence.PRESENT}
+    is_disputed = any(fact.presence is Presence.ABSENT and fact.concept in there for fact in facts)
+    is_attributed = any(
+        item.part in _ATTRIBUTING or "detect" in item.text or item.text == "called absent" for item in items
+    )
+    return is_disputed and not is_attributed
+
+
+def _fault(kind: FaultKind, index: int | None, aliases: Iterable[str] = (), detail: str = "") -> Fault:
     return Fault(kind=kind, index=index, aliases=tuple(aliases), detail=detail)
 
 
@@ -164,6 +181,19 @@ def _check_words(items: Sequence[Item], ground: Ground) -> list[tuple[FaultKind,
         elif item.part is Part.MARK and item.value == "-":
             faults.append((FaultKind.WRONG_NUMBER, "a range is given"))
     return faults
+
+
+def _check_algorithms(items: Sequence[Item], cited: Sequence[Fact]) -> list[tuple[FaultKind, str]]:
+    """Return whether more algorithms are spoken of than have stated what is cited."""
+    known = len({fact.algorithm for fact in cited})
+    said = [int(item.value) for item, after in pairwise(items) if _is_count_of_algorithms(item, after)]
+    if any(number > known for number in said):
+        return [(FaultKind.WRONG_ALGORITHM, "more algorithms are spoken of than have stated it")]
+    return []
+
+
+def _is_count_of_algorithms(item: Item, after: Item) -> bool:
+    return item.part is Part.COUNT and after.part is Part.ALGORITHM
 
 
 def _is_examination(text: str, ground: Ground) -> bool:

@@ -134,10 +134,14 @@ def _cut_at_negations(items: Sequence[Item]) -> Iterator[tuple[tuple[Item, ...],
         for index, item in enumerate(items)
         if item.part is Part.NEGATION and any(later.part in MENTIONS for later in items[index:])
     ]
-    bounds = [0, *(start for start in starts if start > 0), len(items)]
+    bounds = [0]
+    for start in starts:  # «another algorithm detects» belongs to the «no nodule» after it
+        if any(item.part in MENTIONS for item in items[bounds[-1] : start]):
+            bounds.append(start)
+    bounds.append(len(items))
     for start, stop in pairwise(bounds):
         if stop > start:
-            yield tuple(items[start:stop]), start in starts
+            yield tuple(items[start:stop]), any(start <= spot < stop for spot in starts)
 
 
 def _cut_negated(items: tuple[Item, ...], *, is_led: bool) -> Iterator[tuple[tuple[Item, ...], bool]]:

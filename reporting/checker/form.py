@@ -14,24 +14,7 @@ from reporting.checker.clauses import MENTIONS, PREMODIFIERS, is_existential
 from reporting.checker.items import Item
 from reporting.checker.lexicon import Part
 
-_PREPOSITIONS: Final = frozenset(
-    {
-        "of",
-        "in",
-        "on",
-        "at",
-        "within",
-        "over",
-        "to",
-        "from",
-        "for",
-        "as",
-        "above",
-        "below",
-        "involving",
-        "having",
-    }
-)
+_PREPOSITIONS: Final = frozenset({"of", "in", "on", "within", "over", "for", "involving", "having"})
 #: What no sentence ends with.
 _OPEN: Final = frozenset({Part.ARTICLE, Part.CONNECTOR, Part.TIMES, Part.NEGATION})
 #: What no article or preposition stands right before.
@@ -51,6 +34,9 @@ def find_malformed(sentence: Sequence[Item]) -> Iterator[str]:
     yield from _check_neighbours(sentence)
     yield from _check_negations(sentence)
     yield from _check_measures(sentence)
+    is_open = any(item.part is Part.UNDETERMINED for item in sentence)
+    if any(item.text == "whether" for item in sentence) and not is_open:
+        yield "«whether» leads to nothing"
     marks = "".join(item.value for item in sentence if item.part is Part.MARK and item.value in "()")
     if marks.replace("()", ""):
         yield "a bracket is left open"
@@ -71,26 +57,41 @@ def _check_ends(sentence: Sequence[Item]) -> Iterator[str]:
 
 
 def _check_neighbours(sentence: Sequence[Item]) -> Iterator[str]:
+    for index, item in enumerate(sentence):
+        if item.part is Part.CERTAINTY and _is_loose_doubt(sentence, index):
+            yield "a word of doubt stands before a place"
     for item, after in pairwise(sentence):
-        ends_phrase = after.part in _VERBS or after.part is Part.MARK or after.part is Part.STOP
-        if item.part is Part.ARTICLE and (ends_phrase or after.part in {Part.ARTICLE, Part.CONNECTOR}):
-            yield "an article stands before no noun"
-        if _is_preposition(item) and (
-            after.part in _VERBS or after.part is Part.AFFIRMATION or _is_end(after)
-        ):
-            yield "a preposition stands before no noun"
-        if item.part is Part.FINITE and after.part in {Part.FINITE, Part.BREAK}:
-            yield "two verbs stand side by side"
-        if item.part in {Part.FINITE, Part.DENIAL} and after.part is Part.CONCEPT and item.text != "has":
-            yield "a verb stands before a bare noun"
-        if item.part is Part.BREAK and (
-            after.part is Part.FINITE or (after.part is Part.BREAK and item.text != ";")
-        ):
-            yield "a break leads to nothing"
-        if item.part is Part.MARK and after.part is Part.MARK and item.value != ")":
-            yield "two marks stand side by side"
-        if item.part in MENTIONS and after.part is Part.NEGATION and after.text in {"no", "any"}:
-            yield "a finding stands right before a negation"
+        yield from _check_pair(item, after)
+
+
+def _check_pair(item: Item, after: Item) -> Iterator[str]:
+    ends_phrase = after.part in _VERBS or after.part is Part.MARK
+    if item.part is Part.ARTICLE and (ends_phrase or after.part in {Part.ARTICLE, Part.CONNECTOR}):
+        yield "an article stands before no noun"
+    if _is_preposition(item) and (after.part in _VERBS or after.part is Part.AFFIRMATION or _is_end(after)):
+        yield "a preposition stands before no noun"
+    if item.part is Part.FINITE and after.part in {Part.FINITE, Part.BREAK}:
+        yield "two verbs stand side by side"
+    if item.part in {Part.FINITE, Part.DENIAL} and after.part is Part.CONCEPT and item.text != "has":
+        yield "a verb stands before a bare noun"
+    is_break = after.part is Part.BREAK and item.text != ";"
+    if item.part is Part.BREAK and (after.part is Part.FINITE or is_break):
+        yield "a break leads to nothing"
+    if item.part is Part.MARK and after.part is Part.MARK and item.value != ")":
+        yield "two marks stand side by side"
+    if item.part in MENTIONS and after.part is Part.NEGATION and after.text in {"no", "any"}:
+        yield "a finding stands right before a negation"
+
+
+def _is_loose_doubt(sentence: Sequence[Item], index: int) -> bool:
+    """Say whether a word of doubt stands before a place instead of a finding: «in the possible zone»."""
+    passed = False
+    for item in sentence[index + 1 :]:
+        if item.part in {Part.SIDE, Part.SITE, Part.ZONE}:
+            passed = True
+        elif item.part not in PREMODIFIERS:
+            return passed and item.part not in MENTIONS
+    return passed
 
 
 def _is_end(item: Item) -> bool:
@@ -130,7 +131,7 @@ def _check_measures(sentence: Sequence[Item]) -> Iterator[str]:
             yield "a product has no factors"
         if item.part is Part.SCOPE and not any(one.part is Part.GENERIC for one in sentence[:index]):
             yield "it is said what was looked for, and of nothing"
-        if item.text == "probability" and not has_number:
+        if item.text.startswith("probability") and not has_number:
             yield "a probability is named without its figure"
         if is_existential(item) and not any(one.part in MENTIONS for one in sentence[index + 1 :]):
             yield "«there is» leads to no finding"

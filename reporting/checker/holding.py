@@ -87,13 +87,20 @@ def _hold_alike(
     lexicon: Lexicon,
 ) -> Verdict:
     """Hold a statement to the facts of its finding and presence."""
+    there = [
+        fact for fact in every if fact.concept in statement.concepts and fact.presence is Presence.PRESENT
+    ]
+    if statement.is_further and len(there) < (2 if statement.presence is Presence.PRESENT else 1):
+        return _wrong(FaultKind.WRONG_COUNT, "one more is spoken of than there is")
+    if statement.presence is not Presence.PRESENT and statement.count is not None:
+        return _wrong(FaultKind.WRONG_COUNT, "a number is given of what is not there")
     compared = [(fact, _compare(statement, fact, every, lexicon)) for fact in alike]
     fitting = [fact for fact, faults in compared if not faults]
     if not fitting:
         return Verdict(faults=min((faults for _, faults in compared), key=len))
     if statement.presence is not Presence.PRESENT:
         return Verdict(facts=tuple(fitting))
-    verdict = _assign(statement, fitting, taken)
+    verdict = _assign(statement, fitting, taken, lexicon)
     implied = [fact for fact in alike if verdict.facts and _is_implied(fact, verdict.facts, statement)]
     return Verdict(facts=(*verdict.facts, *implied), faults=verdict.faults)
 
@@ -244,7 +251,9 @@ def _is_several(statement: Statement) -> bool:
     return statement.form is Form.MANY or (statement.count or 0) > 1
 
 
-def _assign(statement: Statement, fitting: Sequence[Fact], taken: Sequence[Fact]) -> Verdict:
+def _assign(
+    statement: Statement, fitting: Sequence[Fact], taken: Sequence[Fact], lexicon: Lexicon
+) -> Verdict:
     """Return the facts that a present statement states: as many as it says there are."""
     free = [fact for fact in fitting if fact not in taken]
     if statement.is_definite or statement.is_pronoun:
@@ -264,25 +273,34 @@ def _assign(statement: Statement, fitting: Sequence[Fact], taken: Sequence[Fact]
             detail = f"{number} are said to be there, and {len(fitting)} of what is cited fit"
             return _wrong(FaultKind.WRONG_COUNT, detail)
         chosen = (pool if len(pool) >= number else list(fitting))[:number]
-    faults = [*_check_places(statement, chosen), *_check_sizes(statement, chosen)]
+    faults = [*_check_places(statement, chosen, lexicon), *_check_sizes(statement, chosen)]
     return Verdict(faults=tuple(faults)) if faults else Verdict(facts=tuple(chosen))
 
 
-def _check_places(statement: Statement, chosen: Sequence[Fact]) -> list[tuple[FaultKind, str]]:
+def _check_places(
+    statement: Statement, chosen: Sequence[Fact], lexicon: Lexicon
+) -> list[tuple[FaultKind, str]]:
     """Return what is wrong where a statement names several places: each must be one of a fact."""
     sides = {fact.side for fact in chosen}
     for place in statement.places:
         is_both = place.side is Laterality.BILATERAL
         if is_both and Laterality.BILATERAL not in sides and not sides >= _SIDES:
             return [(FaultKind.WRONG_SIDE, f"{chosen[0].alias} is on one side")]
-        if not any(_is_at(place, statement, fact) for fact in chosen):
-            return [(FaultKind.WRONG_SIDE, "a place is named at which nothing lies")]
+        if all(_compare_place(place, statement, fact, lexicon) for fact in chosen):
+            return [(FaultKind.WRONG_SITE, "a place is named at which nothing lies")]
+    for place in statement.common:
+        if any(_compare_place(place, statement, fact, lexicon) for fact in chosen):
+            return [(FaultKind.WRONG_SITE, "a place is said of several findings that is not that of each")]
+    if len(chosen) > 1 and _is_partly_zoned(statement, chosen):
+        return [(FaultKind.UNCLEAR, "it is not said which of several findings lie in a zone")]
     return []
 
 
-def _is_at(place: StatedPlace, statement: Statement, fact: Fact) -> bool:
-    is_side = place.side is None or _is_side(place.side, statement, fact)
-    return is_side and (place.zone is None or place.zone is fact.zone)
+def _is_partly_zoned(statement: Statement, chosen: Sequence[Fact]) -> bool:
+    """Say whether a zone is given with some places of several, and not all findings lie in it."""
+    zones = {place.zone for place in statement.places}
+    named = zones - {None}
+    return None in zones and bool(named) and any({fact.zone} != named for fact in chosen)
 
 
 def _check_sizes(statement: Statement, chosen: Sequence[Fact]) -> list[tuple[FaultKind, str]]:

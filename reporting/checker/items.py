@@ -87,6 +87,11 @@ def _tell_site(items: Sequence[Item], index: int, cited: frozenset[str] | None) 
     return replace(item, entry=Entry(part=Part.SITE, value=item.text))
 
 
+def is_name(name: str, lexicon: Lexicon) -> bool:
+    """Say whether a name can be told from the words of a text: one made of them alone would hide them."""
+    return any(item.part is Part.UNKNOWN for item in read_items(name, lexicon))
+
+
 def split_sentences(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
     """Yield the sentences of a text, without their full stops."""
     sentence: list[Item] = []

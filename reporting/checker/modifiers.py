@@ -71,7 +71,10 @@ def read_numbers(items: Sequence[Item]) -> Numbers:
     index = 0
     while index < len(items):
         item = items[index]
-        if item.part is Part.COUNT:
+        is_of_algorithms = index + 1 < len(items) and items[index + 1].part is Part.ALGORITHM
+        if item.part is Part.COUNT and is_of_algorithms:
+            pass  # «two algorithms»: reporting/checker/checking.py
+        elif item.part is Part.COUNT:
             count, stray = (int(item.value), stray) if count is None else (count, stray + 1)
         elif item.part is Part.NUMBER:
             figure = _figure(items, index)
@@ -95,7 +98,7 @@ def _side(value: str | None) -> Laterality | None:
 
 
 def _figure(items: Sequence[Item], index: int) -> str | None:
-    before = [item.text for item in items[max(0, index - _FIGURE_REACH) : index]]
+    before = " ".join(item.text for item in items[max(0, index - _FIGURE_REACH) : index]).split()
     if not _FIGURES.intersection(before):
         return None
     word = before[-1] if before[-1] in {"above", "below"} else ""

@@ -24,6 +24,7 @@ _VERBAL: Final = frozenset(
     | {"suggesting", "suggested", "may be", "might be", "could be", "may be present"}
 )
 _DEFINITE: Final = frozenset({"the", "this", "these"})
+_FURTHER: Final = frozenset({"another", "a further", "one further", "a second", "a third", "further"})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or"})
 
 
@@ -137,11 +138,16 @@ def _read_sentence(sentence: Sequence[Item]) -> Reading:
             statements += one
         else:
             one, problems, numbers = _read_bare(clause, None)
-            if any(_says_something(statement) for statement in one) or clause.negations:
+            if any(_says_something(statement) for statement in one) or clause.negations or _claims(clause):
                 problems = [*problems, "a part of the sentence has no finding of its own"]
         unclear += problems
         stray += numbers
     return Reading(statements=tuple(statements), unclear=tuple(unclear), stray_numbers=stray)
+
+
+def _claims(clause: Clause) -> bool:
+    """Say whether a clause says of something that it is there or was found."""
+    return any(item.part in {Part.AFFIRMATION, Part.ATTRIBUTION, Part.FINITE} for item in clause.items)
 
 
 def _says_something(statement: Statement) -> bool:
@@ -166,6 +172,9 @@ def _read_bare(clause: Clause, title: Item | None) -> tuple[list[Statement], lis
         return [], [], read_numbers(clause.items).stray
     numbers = read_numbers(clause.items)
     presence, problems = _presence_of(clause)
+    is_empty = not numbers.sizes and not read_places(clause.items)
+    if title is None and is_empty and any(item.part is Part.AFFIRMATION for item in clause.items):
+        problems = [*problems, "a finding is affirmed a second time"]
     statement = Statement(
         concepts=title.entry.concepts if title else (),
         presence=presence,
@@ -233,6 +242,7 @@ def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Stat
         concepts=phrase.mention.entry.concepts,
         presence=presence,
         places=places,
+        common=read_places(_premodifiers(phrase.before)),
         certainty=certainty,
         sizes=numbers.sizes,
         form=phrase.mention.entry.form,
@@ -241,8 +251,25 @@ def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Stat
         probability=numbers.probability,
         is_scoped=any(item.part is Part.SCOPE for item in after),
         is_definite=any(item.text in _DEFINITE for item in phrase.before),
+        is_further=_is_further(phrase.before),
     )
     return statement, numbers.stray
+
+
+def _premodifiers(before: Sequence[Item]) -> Sequence[Item]:
+    """Return the words right before a finding, unless they are the end of a list."""
+    start = len(before)
+    while start and before[start - 1].part in PREMODIFIERS:
+        start -= 1
+    return [] if start and before[start - 1].part is Part.CONNECTOR else before[start:]
+
+
+def _is_further(before: Sequence[Item]) -> bool:
+    """Say whether a finding is told as one more: «another nodule», and not «another algorithm»."""
+    return any(
+        item.text in _FURTHER and after.part not in {Part.ALGORITHM, Part.NAME}
+        for item, after in pairwise([*before, *before[-1:]])
+    )
 
 
 def _take_index(after: Sequence[Item]) -> tuple[tuple[Item, ...], int | None]:

@@ -85,6 +85,8 @@ class Statement:
         Keys in ``codes.py`` that the words may mean; empty for «no abnormality» and for a pronoun.
     places : tuple of StatedPlace
         More than one where several places are listed.
+    common : tuple of StatedPlace
+        Those of the places that are said of each of several: «upper zone nodules».
     form : Form
         Whether the words are a singular, a plural, or neither.
     count, index : int or None
@@ -99,6 +101,8 @@ class Statement:
         Whether it goes on about the finding before it.
     is_definite : bool
         Whether it says «the» or «this» finding.
+    is_further : bool
+        Whether it says «another» or «a further» finding, and so that there is one more.
     is_listed : bool
         Whether its place was said of a list of findings, next to another of them.
     """
@@ -106,6 +110,7 @@ class Statement:
     concepts: tuple[str, ...]
     presence: Presence
     places: tuple[StatedPlace, ...] = ()
+    common: tuple[StatedPlace, ...] = ()
     certainty: Stated = Stated.PLAIN
     sizes: tuple[StatedSize, ...] = ()
     form: Form = Form.ONE
@@ -117,6 +122,7 @@ class Statement:
     is_scoped: bool = False
     is_pronoun: bool = False
     is_definite: bool = False
+    is_further: bool = False
     is_listed: bool = False
 
     @property
