@@ -146,15 +146,19 @@ class ClinicalCollector:
     def _ask(self, headers: Sequence[Dataset]) -> RecordAnswer:
         if self._record is None or not headers:
             return RecordAnswer()
+        self._load()  # not at the cost of the server's time
         return self._record.ask(
             str(headers[0].get("PatientID") or ""), str(headers[0].get("AccessionNumber") or "")
         )
 
     def _read(self, text: SourceText) -> tuple[ClinicalProblem, ...]:
+        return self._load().read(text)
+
+    def _load(self) -> NoteReader:
         with self._lock:
             if self._reader is None:  # takes seconds: not before the first note
                 self._reader = NoteReader()
-        return self._reader.read(text)
+            return self._reader
 
 
 def save_information(folder: RunFolder, information: ClinicalInformation) -> None:
