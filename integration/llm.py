@@ -67,7 +67,7 @@ class EndpointModel:
 
     def __init__(self, endpoint: HttpEndpoint, model: str) -> None:
         self._endpoint, self._model = endpoint, model
-        self._forms = _FORMS
+        self._forms: tuple[str, ...] = _FORMS
 
     @property
     def identity(self) -> str:

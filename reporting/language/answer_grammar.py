@@ -31,7 +31,7 @@ def write_grammar(schema: Schema) -> str:
     Raises
     ------
     UnsupportedSchemaError
-        If the schema has another type than object, array, string, integer or enum, a pattern, or
+        If the schema has another type than object, array, string, integer, enum or anyOf, a pattern, or
         an object with optional properties.
     """
     return f"root ::= {_write(schema)}\n"
@@ -40,6 +40,8 @@ def write_grammar(schema: Schema) -> str:
 def _write(schema: Schema) -> str:
     if "enum" in schema:
         return "(" + " | ".join(_literal(json.dumps(value)) for value in schema["enum"]) + ")"
+    if "anyOf" in schema:
+        return "(" + " | ".join(_write(choice) for choice in schema["anyOf"]) + ")"
     match schema.get("type"):
         case "object":
             return _write_object(schema)

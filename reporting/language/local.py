@@ -67,7 +67,9 @@ class LocalModel:
             place, options = _locate(self._model_path)
             self._tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **options)
             kind = torch.float32 if device == "cpu" else torch.bfloat16
-            model = AutoModelForCausalLM.from_pretrained(place, local_files_only=True, dtype=kind, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                place, local_files_only=True, dtype=kind, **options
+            )
             if self._adapter is not None:
                 from peft import PeftModel
 
@@ -92,7 +94,7 @@ class LocalModel:
         import torch
         from transformers import StoppingCriteria, StoppingCriteriaList
 
-        class Watch(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+        class Watch(StoppingCriteria):
             def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
                 return torch.full((input_ids.shape[0],), deadline.is_over, device=input_ids.device)
 

@@ -45,14 +45,22 @@ class CitedSentence:
     aliases: tuple[str, ...]
 
 
-def describe_schema(fact_aliases: Sequence[str], recommendation_aliases: Sequence[str]) -> Schema:
-    """Return the JSON Schema of an answer: what is not listed here cannot be cited."""
+def describe_schema(fact_aliases: Sequence[str], advice: Sequence[tuple[str, str]]) -> Schema:
+    """Return the JSON Schema of an answer: what is not listed here cannot be cited.
+
+    Parameters
+    ----------
+    fact_aliases : sequence of str
+        ``F1``, ``F2``, ...
+    advice : sequence of (alias, text)
+        The recommendations that are allowed, which are copied word for word.
+    """
     return {
         "type": "object",
         "properties": {
             "findings": _sentences(fact_aliases, least=1, most=2 * len(fact_aliases)),
             "impression": _sentences(fact_aliases, least=1, most=len(fact_aliases) + 1),
-            "recommendation": _sentences(recommendation_aliases, most=len(recommendation_aliases)),
+            "recommendation": _advice(advice),
         },
         "required": list(WORDED_SECTIONS),
         "additionalProperties": False,
@@ -124,6 +132,24 @@ def _sentences(aliases: Sequence[str], *, least: int = 0, most: int) -> dict[str
             "additionalProperties": False,
         },
     }
+
+
+def _advice(advice: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    if not advice:
+        return {"type": "array", "maxItems": 0, "items": {"type": "object"}}
+    allowed = [
+        {
+            "type": "object",
+            "properties": {
+                "text": {"enum": [text]},
+                "ids": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"enum": [alias]}},
+            },
+            "required": ["text", "ids"],
+            "additionalProperties": False,
+        }
+        for alias, text in advice
+    ]
+    return {"type": "array", "maxItems": len(advice), "items": {"anyOf": allowed}}
 
 
 def _read_list(value: object) -> list[object]:

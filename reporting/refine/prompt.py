@@ -78,7 +78,7 @@ def build_request(ground: Ground, *, max_tokens: int = 512, timeout_s: float = 6
         user=describe_ground(ground),
         schema=describe_schema(
             [fact.alias for fact in ground.facts.facts],
-            [recommendation.alias for recommendation in ground.recommendations],
+            [(one.alias, one.text) for one in ground.recommendations],
         ),
         max_tokens=max_tokens,
         timeout_s=timeout_s,

@@ -57,7 +57,7 @@ def test_what_models_are_trained_to_answer_is_in_the_grammar(make, seed):
     ],
 )
 def test_what_cites_nothing_or_the_unknown_is_not(answer):
-    assert not as_pattern(write_grammar(describe_schema(["F1"], ["R1"]))).fullmatch(answer)
+    assert not as_pattern(write_grammar(describe_schema(["F1"], [("R1", "Be careful.")]))).fullmatch(answer)
 
 
 def test_every_sentence_of_the_grammar_is_valid_json():

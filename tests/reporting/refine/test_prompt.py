@@ -165,7 +165,7 @@ def test_another_form_is_refused(answer):
 def test_the_form_that_is_told_is_the_form_that_is_read():
     example = SYSTEM[SYSTEM.index("{") :].replace("...", "x")
     assert len(parse_answer(example)) == 3
-    schema = describe_schema(["F1"], ["R1"])
+    schema = describe_schema(["F1"], [("R1", "Be careful.")])
     assert list(schema["properties"]) == list(json.loads(example))
 
 
