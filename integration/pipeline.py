@@ -323,7 +323,7 @@ class Pipeline:
         """Return what is known of the case; once results exist, what they were made with stands."""
         folder = self.folder(run_id)
         known = load_information(folder)
-        if self._clinical is None or (known is not None and self._ledger.objects_of(run_id)):
+        if self._clinical is None or self._ledger.objects_of(run_id):
             return known
         headers = [header for series in self._sources(folder).values() for header in series]
         information = self._clinical.collect(self._ledger.run(run_id).run.study_key, headers)

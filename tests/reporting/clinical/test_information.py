@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from notes_scores import as_source
+from reporting_cases import make_case
 
+from reporting import codes
 from reporting.clinical import (
     ClinicalInformation,
     ClinicalProblem,
@@ -22,6 +24,11 @@ from reporting.clinical import (
     gather,
     load_lexicon,
 )
+from reporting.context import ResultKind
+from reporting.draft import draft_report
+from reporting.encode import encode_results
+from reporting.gate import check_objects
+from reporting.html import render_page
 from reporting.safety import CLINICAL_SENTENCE
 from reporting.text import Author, ReportText, Section, SectionName, Sentence, TextProvenance
 
@@ -205,3 +212,23 @@ def test_the_section_stands_behind_what_is_urgent_and_rests_on_no_finding(draft,
 @pytest.mark.parametrize("information", [None, ClinicalInformation()])
 def test_a_draft_without_clinical_information_stays_as_it_is(draft, information):
     assert add_clinical_section(draft, information) is draft
+
+
+def test_the_page_and_the_narrative_show_the_section_under_its_heading(draft, reader):
+    case = make_case()
+    drafted = draft_report([case.analysis])
+    text = add_clinical_section(drafted, gather(reader.read(as_source("seizure")), [SourceKind.ORDER]))
+    page = render_page(text)
+    assert "<h2>Clinical information</h2><p>The order mentions seizure at present. " in page
+    narrative = next(
+        one
+        for one in encode_results([case.reading], case.sources, text, case.context)
+        if one.kind is ResultKind.NARRATIVE
+    )
+    section = next(
+        item
+        for item in narrative.dataset.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeValue == codes.CLINICAL_SECTION.value
+    )
+    assert [item.TextValue for item in section.ContentSequence] == [text.section(SectionName.CLINICAL).text]
+    assert check_objects([narrative], case.sources, {}, {}) == ()
