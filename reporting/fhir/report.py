@@ -168,8 +168,8 @@ def _issue_by(analyses: Sequence[Analysis], policy: FhirPolicy) -> Json:
 
 
 def _conclude_in_words(text: ReportText) -> str:
-    """Return the notices, what is urgent, and the impression with its doubts."""
-    said = [s.text for s in text.sections if s.name in {SectionName.PRIORITY, SectionName.IMPRESSION}]
+    """Return the notices, what is urgent, what changed, and the impression with its doubts."""
+    said = [section.text for section in text.sections if section.name in _CONCLUDING]
     return " ".join([*text.notices, *said])
 
 

@@ -150,7 +150,7 @@ def render_report(
         Paragraph(markup(_describe_making(context)), SUBTITLE),
         patient_table(header, frame.width),
         Spacer(1, 3 * mm),
-        _notice(text.banner, frame.width),
+        _notice(text.notices, frame.width),
         *_sections(text),
         *_findings(analyses, sources, frame),
         *_comparisons(extras, frame),
@@ -165,8 +165,8 @@ def _describe_making(context: ReportContext) -> str:
     return f"Made on {made} by {OWN_MANUFACTURER} {context.software_version}. English."
 
 
-def _notice(banner: str, width: float) -> Table:
-    table = Table([[Paragraph(markup(banner, is_bold=True), NOTICE)]], colWidths=[width])
+def _notice(notices: Sequence[str], width: float) -> Table:
+    table = Table([[[Paragraph(markup(said, is_bold=True), NOTICE) for said in notices]]], colWidths=[width])
     table.setStyle([("BOX", (0, 0), (-1, -1), 1, ALARM), ("BACKGROUND", (0, 0), (-1, -1), ALARM_PALE)])
     return table
 
