@@ -34,13 +34,13 @@ class Ward:
     def __init__(self, node: Node, folder: Path) -> None:
         self.node, self.folder, self.sent = node, folder, 0
 
-    def read(self, study: list[Dataset]) -> tuple[Json, Json, Dataset, float]:
+    def read(self, study: list[Dataset], timeout_s: float = 200) -> tuple[Json, Json, Dataset, float]:
         """Send a study; return the record of its text, its FHIR Bundle, its narrative, and the seconds."""
         before = set(ended_runs(self.node))
         self.sent += 1
         began = time.monotonic()
         send_study(self.node, study, self.folder / f"study-{self.sent}")
-        wait_until(lambda: len(set(ended_runs(self.node)) - before) == 1, timeout_s=200)
+        wait_until(lambda: len(set(ended_runs(self.node)) - before) == 1, timeout_s=timeout_s)
         (run_id,) = set(ended_runs(self.node)) - before
         row = self.node.ledger.run(run_id)
         assert row.state is RunState.DONE, row.reason

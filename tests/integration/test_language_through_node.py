@@ -100,7 +100,7 @@ def test_the_draft_goes_out_in_time_and_says_why(ward, behaviour, changes, reaso
     record, bundle, narrative, _ = ward.read(small_study(10 + ward.sent))
     assert time.monotonic() - began < 120
     require_draft(record, bundle, narrative, reason)
-    assert record["seconds"] <= BUDGET_S + 1.0
+    assert record["seconds"] <= BUDGET_S + 3.0
 
 
 def test_no_identifier_of_the_headers_reaches_the_prompt_or_the_log(ward, behaviour, capfd):
