@@ -151,7 +151,9 @@ def keep_notes(node: Node, files: Sequence[Path], notes: Path) -> None:
     }
     if len(studies) != 1:
         raise NothingToReadError("--notes goes with one study: give the files of one study alone.")
-    node.notes.write(derive_study_key(studies.pop(), node.site_key), notes.read_text(encoding="utf-8"))
+    node.notes.write(
+        derive_study_key(studies.pop(), node.site_key), notes.read_text(encoding="utf-8", errors="replace")
+    )
 
 
 def wait_for_runs(node: Node, timeout_s: float) -> list[RunRow]:

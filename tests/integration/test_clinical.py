@@ -12,7 +12,7 @@ import httpx
 import pydicom
 import pytest
 from deliveries.http_peer import Answer, http_peer
-from integration_rig import embedded_settings, ended_runs, send_study, small_study, wait_until
+from integration_rig import embedded_settings, ended_runs, send_study, small_study, wait_until, write_files
 from pydicom.dataset import Dataset
 
 from dicom_node.study import StudyKey, derive_study_key
@@ -20,6 +20,7 @@ from integration.app import Node
 from integration.clinical import ClinicalCollector, NotesStore
 from integration.clinical_record import ClinicalRecord, RecordPolicy
 from integration.connections import HttpEndpoint
+from integration.demo import NothingToReadError, keep_notes
 from integration.settings import ClinicalSection, Settings
 from reporting.clinical import ClinicalProblem, Remark, SourceKind, SourceText
 from reporting.safety import CLINICAL_SENTENCE
@@ -281,3 +282,41 @@ def test_notes_are_refused_where_the_site_has_them_off(tmp_path: Path) -> None:
         assert answer.status_code == 400
         assert "clinical.enabled" in answer.json()["detail"]
         assert not (tmp_path / "data" / "notes").exists()
+
+
+@node_test
+def test_a_notes_file_goes_with_one_study(tmp_path: Path) -> None:
+    files = [write_files(small_study(seed)[:1], tmp_path / str(seed))[0] for seed in (1, 2)]
+    notes = tmp_path / "notes.txt"
+    notes.write_bytes(b"cough \xff")
+    study_uid = pydicom.dcmread(files[0]).StudyInstanceUID
+    with Node(embedded_settings(tmp_path)) as node:
+        keep_notes(node, files[:1], notes)
+        assert node.notes.read(derive_study_key(study_uid, node.site_key)).startswith("cough")
+        with pytest.raises(NothingToReadError, match="one study"):
+            keep_notes(node, files, notes)
+
+
+@pytest.mark.fhir_server
+def test_a_real_fhir_server_finds_order_condition_and_document(tmp_path: Path) -> None:
+    from stack.servers import fhir_server
+
+    note = attachment(data=base64.b64encode(b"headache").decode())
+    with fhir_server(tmp_path) as running:
+        for resource in (
+            PATIENT,
+            ORDER | {"id": "o1", "intent": "order"},
+            CONDITION | {"id": "c1"},
+            note | {"id": "d1"},
+        ):
+            put = httpx.put(
+                f"{running.url}/{resource['resourceType']}/{resource['id']}",
+                content=json.dumps(resource),
+                headers={"Content-Type": "application/fhir+json"},
+                timeout=60,
+            )
+            assert put.status_code in (200, 201), put.text
+        answer = record(running.url, timeout_s=60).ask("PID1", "ACC1")
+    assert [t.text for t in answer.texts] == ["cough", "headache"]
+    assert [p.concept for p in answer.problems] == ["asthma"]
+    assert answer.remarks == ()
