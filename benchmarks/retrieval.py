@@ -206,13 +206,16 @@ def main() -> None:
     print(", ".join(f"{count} {kind}" for kind, count in graph.counts().items()))
 
     asked = ask(test, corpus)
-    if arguments.questions:
-        asked = random.Random(SEED).sample(asked, min(arguments.questions, len(asked)))
     ways = {
         "asked": asked,
         "reworded": [reword(question) for question in asked],
         "unnamed": unname(asked, definitions(test)),
     }
+    if arguments.questions:
+        ways = {
+            way: random.Random(SEED).sample(questions, min(arguments.questions, len(questions)))
+            for way, questions in ways.items()
+        }
     results: dict[str, object] = {"encoder": encoder.identity, "documents": len(corpus)}
     for way, questions in ways.items():
         if not questions:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+import numpy.typing as npt
+
 from integration.delivery import (
     ALL_KINDS,
     Awaiting,
@@ -157,3 +160,21 @@ class FakeDestination:
                 yield Receipt(
                     object_uid=entry.item.object_uid, state=ReceiptState.CONFIRMED, detail="fake: kept safely"
                 )
+
+
+class WordEncoder:
+    """A text encoder that knows no meaning: each word adds a direction of its own."""
+
+    def __init__(self, dimension: int = 64, name: str = "words") -> None:
+        self.dimension = dimension
+        self.identity = f"{name} {dimension}"
+        self.encoded = 0
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.encoded += len(texts)
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            for word in ["", *text.lower().split()]:
+                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+                vectors[row] += np.random.default_rng(seed).standard_normal(self.dimension, np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

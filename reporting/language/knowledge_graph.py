@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,7 +80,8 @@ class Relation:
     kind : NodeKind
         What it is.
     score : float
-        Share of the walk spent there, 0 to 1: good for ranking within one kind, and no probability.
+        Share of the walk spent there, or passed on to a passage, 0 to 1: it ranks within one kind, and is no
+        probability.
     path : tuple of str
         The shortest way from a finding, one edge an item, each with its source.
     key : str
@@ -192,22 +194,22 @@ class KnowledgeGraph:
         starts = sorted(self._vocabulary.find(text))
         if not starts or limit < 1:
             return ()
-        best = self._best(self._walk(starts), kind, set(starts), limit)
+        best = self._best(self._scores(starts), kind, set(starts), limit)
         return tuple((node.partition("|")[2], score) for node, score in best)
 
     def _near(self, starts: Sequence[str], limit: int, kinds: Sequence[NodeKind]) -> tuple[Relation, ...]:
         if not starts or limit < 1:
             return ()
-        scores = self._walk(starts)
+        scores = self._scores(starts)
         known = {*starts, *(sign for start in starts for sign in self._signs_of(start))}
         chosen = [item for kind in kinds for item in self._best(scores, kind, known, limit)]
-        ways = self._ways(starts, [node for node, _ in chosen])
+        ways = self._ways(starts)
         return tuple(
             Relation(
                 name=self._graph.nodes[node]["name"],
                 kind=self._kind(node),
                 score=score,
-                path=ways[node],
+                path=tuple(self._step(*pair) for pair in pairwise(self._way_to(node, ways))),
                 key=node.partition("|")[2],
             )
             for node, score in chosen
@@ -226,6 +228,19 @@ class KnowledgeGraph:
         if self._kind(node) is not NodeKind.FINDING:
             return []
         return [other for other in self._graph[node] if self._kind(other) is NodeKind.PHENOTYPE]
+
+    def _scores(self, starts: Sequence[str]) -> dict[str, float]:
+        """Return the share of the walk at each node, and for passages what the nodes named there pass on.
+
+        The walk itself does not go through passages: what a text names side by side is no association, and
+        the diseases must not depend on what a site has in its library.
+        """
+        scores = self._walk(starts)
+        for node, share in list(scores.items()):
+            passages = self._passages_of(node)
+            for passage, weight in passages:
+                scores[passage] = scores.get(passage, 0.0) + share * weight / len(passages)
+        return scores
 
     def _walk(self, starts: Sequence[str]) -> dict[str, float]:
         """Return the share of the walk spent at each node that can be reached; they sum to 1.
@@ -246,22 +261,39 @@ class KnowledgeGraph:
         return {nodes[index]: float(ranks[index]) for index in np.flatnonzero(ranks > 0)}
 
     @cached_property
+    def _core(self) -> Any:
+        """The graph without its passages."""
+        kept = [node for node, kind in self._graph.nodes(data="kind") if kind is not NodeKind.PASSAGE]
+        return self._graph.subgraph(kept).copy()
+
+    @cached_property
     def _matrix(self) -> tuple[list[str], dict[str, int], Any]:
         """Nodes, their positions, and the (N, N) probabilities of stepping from a column to a row."""
         import networkx as nx
         import scipy.sparse
 
-        nodes = list(self._graph)
-        weights = nx.to_scipy_sparse_array(self._graph, nodelist=nodes, weight="weight", dtype=float)
-        sums = weights.sum(axis=0)
-        scale = scipy.sparse.diags_array(1.0 / sums.clip(min=_LEAST))
+        nodes = list(self._core)
+        weights = nx.to_scipy_sparse_array(self._core, nodelist=nodes, weight="weight", dtype=float)
+        scale = scipy.sparse.diags_array(1.0 / weights.sum(axis=0).clip(min=_LEAST))
         return nodes, {node: index for index, node in enumerate(nodes)}, (weights @ scale).tocsr()
 
-    def _ways(self, starts: Sequence[str], ends: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    def _passages_of(self, node: str) -> list[tuple[str, float]]:
+        prefix = _node(NodeKind.PASSAGE, "")
+        edges = self._graph[node].items() if len(self._graph[node]) > len(self._core[node]) else ()
+        return [(other, edge["weight"]) for other, edge in edges if other.startswith(prefix)]
+
+    def _ways(self, starts: Sequence[str]) -> dict[str, list[str]]:
+        """Return the shortest ways from the starts, none through a passage."""
         import networkx as nx
 
-        paths: dict[str, list[str]] = nx.multi_source_dijkstra_path(self._graph, set(starts), weight=None)
-        return {end: tuple(map(self._step, paths[end], paths[end][1:])) for end in ends}
+        ways: dict[str, list[str]] = nx.multi_source_dijkstra_path(self._core, set(starts), weight=None)
+        return ways
+
+    def _way_to(self, node: str, ways: Mapping[str, list[str]]) -> list[str]:
+        if self._kind(node) is not NodeKind.PASSAGE:
+            return ways[node]
+        before = min((n for n in self._graph[node] if n in ways), key=lambda n: (len(ways[n]), n))
+        return [*ways[before], node]
 
     def _step(self, here: str, there: str) -> str:
         edge = self._graph.edges[here, there]

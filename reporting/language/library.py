@@ -185,6 +185,9 @@ class Library:
         digests = {d.document_id: digest_document(d, self._policy) for d in documents}
         changed = [d for d in documents if known.get(d.document_id) != digests[d.document_id]]
         cuts = [(document, cut_document(document, self._policy)) for document in changed]
+        for document, passages in cuts:
+            if not passages:
+                raise LibraryError(f"The document {document.document_id} has no text: leave it out.")
         total = sum(len(passages) for _, passages in cuts)
         done = 0
         for batch in _batches(cuts):
@@ -348,8 +351,6 @@ def _require_usable(documents: Sequence[Document]) -> None:
             )
         if document.document_id in seen:
             raise LibraryError(f"Two documents have the id {document.document_id}: give each its own.")
-        if not document.text.strip():
-            raise LibraryError(f"The document {document.document_id} has no text: leave it out.")
         seen.add(document.document_id)
 
 
