@@ -336,6 +336,7 @@ class _Sizes:
     dropout: float
     feature_dropout: float
     positions: int
+    is_normalised: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -375,9 +376,8 @@ class EncoderDecoder(nn.Module):
     def __init__(self, features: int, sizes: _Sizes) -> None:
         super().__init__()
         width = sizes.d_model
-        self.att_embed = nn.Sequential(
-            nn.Linear(features, width), nn.ReLU(), nn.Dropout(sizes.feature_dropout)
-        )
+        parts = [nn.Linear(features, width), nn.ReLU(), nn.Dropout(sizes.feature_dropout)]
+        self.att_embed = nn.Sequential(*([nn.BatchNorm1d(features)] if sizes.is_normalised else []), *parts)
         self.cmn = MultiThreadMemory(sizes.heads, width, _MEMORY_DROPOUT, sizes.top_k)
         self.model = Transformer(sizes, self.cmn)
         self.logit = nn.Linear(width, sizes.words + 1)
@@ -389,7 +389,7 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, patches: torch.Tensor, memory: KeysAndValues) -> torch.Tensor:
         """Return (N, patches, width) encoded patches of (N, patches, features)."""
-        x = self.att_embed(patches)
+        x = self.att_embed(patches.flatten(0, 1)).view(*patches.shape[:2], -1)
         return self.model.encode(x + self.cmn(x, memory))
 
     def sources(self, encoded: torch.Tensor) -> tuple[KeysAndValues, ...]:
@@ -430,6 +430,9 @@ class R2GenCMN(nn.Module):
         Probabilities of dropping inside the layers, and of dropping embedded patches.
     positions : int
         Longest sequence of patches or words; the published network has 5,000.
+    normalise_features : bool
+        Whether features are normalised by their statistics over the training images before they are
+        embedded: an option of the published code, off in its checkpoints.
 
     Raises
     ------
@@ -453,6 +456,7 @@ class R2GenCMN(nn.Module):
         dropout: float = 0.1,
         feature_dropout: float = 0.5,
         positions: int = 5000,
+        normalise_features: bool = False,
     ) -> None:
         super().__init__()
         if min(words, views, pool, layers, memory_size, top_k) < 1 or d_model % 2:
@@ -471,6 +475,7 @@ class R2GenCMN(nn.Module):
             dropout=dropout,
             feature_dropout=feature_dropout,
             positions=positions,
+            is_normalised=normalise_features,
         )
         self.encoder_decoder = EncoderDecoder(self.visual_extractor.channels, sizes)
 
@@ -499,8 +504,17 @@ class R2GenCMN(nn.Module):
 
     def follow(self, patches: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return what `forward` does, of (N, patches, channels) features."""
+        return self.continue_from(self.encode(patches), tokens)
+
+    def encode(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return (N, patches, d_model) encoded patches of (N, patches, channels) features."""
         part = self.encoder_decoder
-        writing = self.begin(patches)
+        return part.encode(patches, part.memory())
+
+    def continue_from(self, encoded: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return what `forward` does, of (N, patches, d_model) encoded patches."""
+        part = self.encoder_decoder
+        writing = Writing(memory=part.memory(), sources=part.sources(encoded))
         length = tokens.shape[1]
         is_word = tokens > 0
         is_word[:, 0] = True
@@ -511,8 +525,7 @@ class R2GenCMN(nn.Module):
     def begin(self, patches: torch.Tensor) -> Writing:
         """Begin a report for each of (N, patches, channels) features."""
         part = self.encoder_decoder
-        memory = part.memory()
-        return Writing(memory=memory, sources=part.sources(part.encode(patches, memory)))
+        return Writing(memory=part.memory(), sources=part.sources(self.encode(patches)))
 
     def advance(self, writing: Writing, tokens: torch.Tensor) -> tuple[torch.Tensor, Writing]:
         """Add one token to each report.

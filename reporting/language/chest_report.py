@@ -98,6 +98,7 @@ class ReportConfig:
             "dropout": 0.1,
             "feature_dropout": 0.3,
             "positions": 256,
+            "normalise_features": True,
         }
     )
     matrix: int = 384
@@ -281,6 +282,10 @@ def _data(examples: Sequence[ReportExample], config: ReportConfig, out: Path) ->
     return WriterData(
         images=prepare_images(examples, config.matrix, config.views, out),
         texts=tuple(example.report for example in examples),
+        targets=np.array(
+            [[concept in example.concepts for concept in CONCEPT_NAMES] for example in examples],
+            dtype=np.float32,
+        ).reshape(-1, len(CONCEPT_NAMES)),
     )
 
 

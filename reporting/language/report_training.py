@@ -63,6 +63,9 @@ class WriterSchedule:
         and the gradient norm limit.
     warm_up : float
         Share of the run in which the rate rises.
+    label_weight : float
+        Weight of a second task that teaches the encoder alone: which findings are there, from the mean of
+        the encoded patches. Its head is not kept.
     label_smoothing : float
         Share of a word's probability that the others get.
     average_decay : float
@@ -84,7 +87,8 @@ class WriterSchedule:
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     warm_up: float = 0.1
-    label_smoothing: float = 0.05
+    label_weight: float = 1.0
+    label_smoothing: float = 0.0
     average_decay: float = 0.99
     is_extractor_frozen: bool = True
     mirror: bool = True
@@ -94,10 +98,11 @@ class WriterSchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WriterData:
-    """What one fold gives the writer: (N, views, S, S) prepared images and N texts."""
+    """What one fold gives the writer: (N, views, S, S) prepared images, N texts, (N, L) findings there."""
 
     images: Images
     texts: tuple[str, ...]
+    targets: npt.NDArray[np.float32]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +111,7 @@ class _State:
 
     network: R2GenCMN
     average: R2GenCMN
+    labeller: nn.Linear
     optimiser: torch.optim.AdamW
     epoch: int = 0
     step: int = 0
@@ -113,7 +119,12 @@ class _State:
 
     @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {"network": self.network, "average": self.average, "optimiser": self.optimiser}
+        return {
+            "network": self.network,
+            "average": self.average,
+            "labeller": self.labeller,
+            "optimiser": self.optimiser,
+        }
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, complete or not at all."""
@@ -169,7 +180,7 @@ def fit_writer(
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     network.visual_extractor.requires_grad_(requires_grad=not schedule.is_extractor_frozen)
-    state = _start(network, schedule)
+    state = _start(network, schedule, training.targets.shape[1])
     if resume and (out / CHECKPOINT).exists():
         state.load(out / CHECKPOINT)
         console.print(f"resumed after epoch {state.epoch}")
@@ -281,7 +292,8 @@ def mirror_patches(patches: torch.Tensor, views: int) -> torch.Tensor:
     return grid.flip(3).reshape(patches.shape)
 
 
-def _start(network: R2GenCMN, schedule: WriterSchedule) -> _State:
+def _start(network: R2GenCMN, schedule: WriterSchedule, labels: int) -> _State:
+    labeller = nn.Linear(network.encoder_decoder.logit.in_features, labels).to(device_of(network))
     groups: list[dict[str, Any]] = []
     for is_extractor, rate in ((True, schedule.extractor_rate), (False, schedule.peak_rate)):
         for is_decayed, decay in ((True, schedule.weight_decay), (False, 0.0)):
@@ -293,10 +305,11 @@ def _start(network: R2GenCMN, schedule: WriterSchedule) -> _State:
                 and name.startswith("visual_extractor.") == is_extractor
             ]
             groups.append({"params": weights, "peak": rate, "weight_decay": decay})
+    groups.append({"params": list(labeller.parameters()), "peak": schedule.peak_rate, "weight_decay": 0.0})
     optimiser = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=schedule.peak_rate, betas=_BETAS
     )
-    return _State(network=network, average=deepcopy(network).eval(), optimiser=optimiser)
+    return _State(network=network, average=deepcopy(network).eval(), labeller=labeller, optimiser=optimiser)
 
 
 def _run_epoch(
@@ -328,8 +341,15 @@ def _run_epoch(
         for group in state.optimiser.param_groups:
             group["lr"] = one_cycle(state.step / steps, schedule.warm_up) * group["peak"]
         with torch.autocast(device.type, torch.bfloat16, enabled=schedule.is_bfloat16):
-            answer = state.network.follow(_see(state.network, training, frozen, chosen, mirrored), given)
+            encoded = state.network.encode(_see(state.network, training, frozen, chosen, mirrored))
+            answer = state.network.continue_from(encoded, given)
+            labels = state.labeller(encoded.mean(dim=1))
         loss = word_loss(answer, wanted, schedule.label_smoothing)
+        losses.append(loss.item())
+        targets = torch.from_numpy(training.targets[chosen]).to(device)
+        loss = loss + schedule.label_weight * functional.binary_cross_entropy_with_logits(
+            labels.float(), targets
+        )
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # missing from torch's stub
         nn.utils.clip_grad_norm_(state.network.parameters(), schedule.clip_norm)
@@ -337,7 +357,6 @@ def _run_epoch(
         state.step += 1
         decay = min(schedule.average_decay, (1 + state.step) / (10 + state.step))
         follow(state.average, state.network, decay)
-        losses.append(loss.item())
     return float(np.mean(losses))
 
 
