@@ -268,12 +268,6 @@ def _check_whole(stated: Sequence[_Stated], ground: Ground) -> list[Fault]:
         faults += _check_stated(fact, SectionName.FINDINGS, stated)
         if fact.presence is Presence.PRESENT and fact.kind is not FactKind.ANATOMY:
             faults += _check_stated(fact, SectionName.IMPRESSION, stated)
-    if every and not any(one.section is SectionName.IMPRESSION for one in stated):
-        faults.append(
-            Fault(
-                kind=FaultKind.MISSING_FACT, section=SectionName.IMPRESSION, detail="there is no impression"
-            )
-        )
     return [*faults, *_check_denials(stated, every)]
 
 

@@ -58,7 +58,8 @@ def _check_ends(sentence: Sequence[Item]) -> Iterator[str]:
 
 def _check_neighbours(sentence: Sequence[Item]) -> Iterator[str]:
     for index, item in enumerate(sentence):
-        if item.part is Part.CERTAINTY and _is_loose_doubt(sentence, index):
+        is_adjective = index > 0 and sentence[index - 1].part is Part.ARTICLE
+        if item.part is Part.CERTAINTY and is_adjective and _is_loose_doubt(sentence, index):
             yield "a word of doubt stands before a place"
     for item, after in pairwise(sentence):
         yield from _check_pair(item, after)
