@@ -51,10 +51,17 @@ def describe_weights(model: Path, adapter: Path | None) -> str:
     ------
     MissingLanguageModelError
         If a file is not there.
+    AdapterError
+        If the adapter's files are not those that its card names.
     """
+    from reporting.language.adapters import load_adapter_card
+
     parts = [(model.stem if model.is_file() else model.name, _find_weights(model))]
     if adapter is not None:
-        parts.append((f"adapter {adapter.name}", _find_weights(adapter)))
+        weights = _find_weights(adapter)
+        card = load_adapter_card(adapter)
+        name = f"{card.name} {card.version}" if card is not None else adapter.name
+        parts.append((f"adapter {name}", weights))
     return ", ".join(f"{name} ({digest_file(file)[:_DIGITS]})" for name, file in parts)
 
 
