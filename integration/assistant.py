@@ -30,6 +30,7 @@ from dicom_node.study import Study
 from inference.analysis_files import load_analysis, load_outcome, save_outcome
 from inference.findings import Analysis, Box, Heatmap, Outcome
 from inference.packages import ModelPackage
+from integration.library import build_site_graph, open_site_library
 from integration.observability import describe_error
 from integration.pipeline import Pipeline
 from integration.priors import load_comparisons
@@ -49,10 +50,12 @@ from reporting.assistant.record import (
     SeriesLine,
     StudyRecord,
 )
-from reporting.assistant.tools import KnowledgeGraph, Library, ToolPorts
+from reporting.assistant.tools import ToolPorts
 from reporting.comparison import Comparison
 from reporting.language.knowledge_graph import KnowledgeGraph as PhenotypeGraph
 from reporting.language.knowledge_graph import NodeKind
+from reporting.language.library import Library as TextLibrary
+from reporting.language.passages import Passage
 from reporting.projection import Views, locate, read_views
 from reporting.refine.port import LanguageModel
 
@@ -262,22 +265,49 @@ class KeptComparisons:
 # -- sources ------------------------------------------------------------------------------------
 
 
-class GraphRelations:
-    """The knowledge graph as the assistant asks it: diseases and phenotypes with the way that leads there."""
+class SiteSources:
+    """The site's library and knowledge graph as the assistant asks them; opened at the first question.
 
-    def __init__(self, graph: PhenotypeGraph) -> None:
-        self._graph = graph
+    Parameters
+    ----------
+    settings : Settings
+        Say where they are, and whether questions may search them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._library: TextLibrary | None = None
+        self._graph: PhenotypeGraph | None = None
+
+    def search(self, query: str, limit: int) -> Sequence[Passage]:
+        """Return the passages of the library that fit best."""
+        return self._open_library().search(query, limit)
 
     def related(self, concepts: Sequence[str]) -> Sequence[Relation]:
-        """Return what is near to findings; passages come from the library."""
+        """Return diseases and phenotypes near to findings, with the way that leads there."""
+        graph = self._open_graph()
         kinds = (NodeKind.DISEASE, NodeKind.PHENOTYPE)
         return tuple(
             Relation(
                 text=f"{one.name} ({one.kind.value}): {'; '.join(one.path)}",
-                source=f"Human Phenotype Ontology, release {self._graph.release}",
+                source=f"Human Phenotype Ontology, release {graph.release}",
             )
-            for one in self._graph.related(concepts, _RELATIONS, kinds)
+            for one in graph.related(concepts, _RELATIONS, kinds)
         )
+
+    def _open_library(self) -> TextLibrary:
+        with self._lock:
+            if self._library is None:
+                self._library = open_site_library(self._settings)
+            return self._library
+
+    def _open_graph(self) -> PhenotypeGraph:
+        library = self._open_library()
+        with self._lock:
+            if self._graph is None:
+                self._graph = build_site_graph(self._settings, library)
+            return self._graph
 
 
 # -- readings on request ------------------------------------------------------------------------
@@ -546,18 +576,17 @@ def build_assistant(
     pipeline: Pipeline,
     *,
     language_model: LanguageModel | None = None,
-    library: Library | None = None,
-    graph: KnowledgeGraph | None = None,
     clock: Clock = utc_now,
 ) -> AssistantService:
     """Return the assistant of a site.
 
     Parameters
     ----------
-    language_model, library, graph
-        What the site has of them; the assistant does without.
+    language_model : LanguageModel or None
+        What words answers; the assistant does without.
     """
     wanted = settings.assistant
+    sources = SiteSources(settings) if settings.library.enabled else None
     aside = AsideReader(
         folder_of=pipeline.folder,
         read=pipeline.read_aside,
@@ -567,8 +596,8 @@ def build_assistant(
     assistant = Assistant(
         ports=ToolPorts(
             priors=KeptComparisons(pipeline.folder),
-            library=library,
-            graph=graph,
+            library=sources,
+            graph=sources,
             runner=aside if wanted.is_model_run_allowed else None,
         ),
         memory=run_memory(pipeline.folder),

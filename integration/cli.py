@@ -34,6 +34,7 @@ from rich.table import Table
 
 from dicom_node.errors import PrereadError
 from dicom_node.rules import Priority
+from integration.assistant_cli import ask
 from integration.demo_studies import DemoStudy
 from integration.language_cli import language_app
 from integration.library_cli import library_app
@@ -55,6 +56,7 @@ app.add_typer(library_app, name="library")
 app.add_typer(rules_app, name="rules")
 app.command()(train)
 app.command()(evaluate)
+app.command()(ask)
 
 out_console = Console()
 err_console = Console(stderr=True)

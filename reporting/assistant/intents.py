@@ -80,12 +80,8 @@ def plan_by_rule(asked: str, history: Sequence[Turn] = ()) -> Plan:
     last = history[-1] if history else None
     intent = _recognise(asked, is_medical=bool(named or others))
     concepts = named
-    if (
-        last is not None
-        and not named
-        and not others
-        and (intent is None or _matches(asked, "follow_ups", "refers"))
-    ):
+    is_open = last is not None and not named and not others
+    if last is not None and is_open and (intent is None or _refers_back(asked)):
         if intent is None and last.intent and _matches(asked, "follow_ups", "follows"):
             intent = Intent(last.intent)
         concepts = last.concepts if intent is not None else ()
@@ -155,12 +151,19 @@ def _recognise(asked: str, *, is_medical: bool) -> Intent | None:
     return Intent.PRESENCE if is_medical and len(asked.split()) <= _FEW_WORDS else None
 
 
+def _refers_back(asked: str) -> bool:
+    """Say whether a question that names no finding means that of the one before."""
+    return _matches(asked, "follow_ups", "refers") or len(asked.split()) <= _SHORT
+
+
 def _matches(asked: str, *path: str) -> bool:
     return pattern(*path).search(asked) is not None
 
 
 #: A bare finding ("pneumothorax?", "effusion on the left?") asks whether it is there.
-_FEW_WORDS: Final = 8
+_FEW_WORDS: Final = 14
+#: A question as short as this that names nothing is about what the one before was about.
+_SHORT: Final = 4
 _SIDE: Final = re.compile(r"\b(?:left|right|both sides|bilateral)\b", re.IGNORECASE)
 _MODEL: Final = re.compile(r"\b[a-z][a-z0-9]*(?:-[a-z0-9]+)+(?:@\d+\.\d+\.\d+)?\b", re.IGNORECASE)
 _SERIES: Final = re.compile(r"\bseries\s+(?:number\s+|no\.?\s*|#\s*)?(\d{1,4})\b", re.IGNORECASE)

@@ -20,14 +20,17 @@ OTHER_TERMS: Final[tuple[str, ...]] = tuple(_TABLE["other_terms"])
 #: What a question about a study, its reading or its sources is about, beside findings.
 _SUBJECTS: Final = re.compile(rf"\b(?:{'|'.join(_TABLE['subjects'])})\b", re.IGNORECASE)
 _ASKING_WORDS: Final = frozenset(_TABLE["asking"].split())
+#: Words of its own that a question about a study may have; with more it is about something else.
+_MOST_FOREIGN: Final = 3
 
 
 def is_about_imaging(text: str) -> bool:
     """Say whether a question speaks of what this node knows, or of nothing else that it names."""
-    if _SUBJECTS.search(text) or find_concepts(text) or find_other_terms(text):
+    if find_concepts(text) or find_other_terms(text):
         return True
     words = re.findall(r"[^\W\d_]+", text.lower())
-    return bool(words) and all(word in _ASKING_WORDS for word in words)
+    foreign = [word for word in words if word not in _ASKING_WORDS and not _SUBJECTS.search(word)]
+    return bool(words) and len(foreign) <= (_MOST_FOREIGN if _SUBJECTS.search(text) else 0)
 
 
 def find_concepts(text: str) -> tuple[str, ...]:
