@@ -112,7 +112,9 @@ def summarise(name: str, judged: list[Judged]) -> dict[str, Any]:
         "right tool": share([bool(one.is_tool_right) for one in inside]),
         "refusal precision": share([one.should_refuse for one in refused]),
         "refusal recall": share([one.is_refused for one in outside]),
-        "reason of refusal": share([one.is_reason_right for one in outside if one.is_reason_right is not None]),
+        "reason of refusal": share(
+            [one.is_reason_right for one in outside if one.is_reason_right is not None]
+        ),
         "citations right": share([bool(one.are_citations_right) for one in inside]),
         "worded by the model": share([one.by_model for one in inside]),
         "seconds, median": round(statistics.median(times), 3),
@@ -130,7 +132,9 @@ def build_embedded() -> LanguageModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=["none", "embedded"], default="none")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--limit", type=int, help="First so many questions of each kind.")
@@ -144,7 +148,9 @@ def main() -> None:
             kinds[case["kind"]] = kinds.get(case["kind"], 0) + 1
             kept += [case] if kinds[case["kind"]] <= options.limit else []
         cases = kept
-    ask(Assistant(ports=ports_for(chest_record()), memory=Memories()), chest_record(), "What did the AI find?")
+    ask(
+        Assistant(ports=ports_for(chest_record()), memory=Memories()), chest_record(), "What did the AI find?"
+    )
     runs: list[tuple[str, LanguageModel | None, Planner]] = [("rules", None, Planner.RULES)]
     if options.model == "embedded":
         model = build_embedded()
