@@ -211,7 +211,7 @@ def evaluate_search(
             began = time.monotonic()
             answers = []
             for number, (text, relevant) in enumerate(asked, start=1):
-                hits = library.search(text, _DEPTH, kind)  # type: ignore[arg-type]  # one of _KINDS
+                hits = library.search(text, _DEPTH, kind)
                 ranking = first_of_each([hit.document_id for hit in hits])
                 answers.append(Answered(ranking=ranking, relevant=relevant, group=str(number)))
                 report(kind, number, len(asked))
