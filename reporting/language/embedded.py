@@ -14,6 +14,7 @@ from typing import Any
 from reporting.language.answer_grammar import UnsupportedSchemaError, write_grammar
 from reporting.language.chat import render_chat
 from reporting.language.deadline import Deadline
+from reporting.language.loading import LoadedOnce
 from reporting.language.merging import merge_adapter
 from reporting.language.weights import INSTALL, MissingLanguageModelError, describe_weights
 from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
@@ -41,7 +42,7 @@ class EmbeddedModel:
     ) -> None:
         self._model, self._adapter, self._cache = model, adapter, cache
         self._device, self._threads = device, threads
-        self._pipeline: Any = None
+        self._loaded = LoadedOnce(self._read)
         self._lock = Lock()
         self._identity = ""
 
@@ -53,7 +54,7 @@ class EmbeddedModel:
         return self._identity
 
     def load(self) -> None:
-        """Load the model, unless it is loaded.
+        """Load the model, unless it is loaded; a request does it too.
 
         Raises
         ------
@@ -64,8 +65,9 @@ class EmbeddedModel:
         LanguageModelError
             If openvino-genai cannot load the model.
         """
-        if self._pipeline is not None:
-            return
+        self._loaded.get()
+
+    def _read(self) -> Any:
         try:
             import openvino_genai
         except ImportError as exc:
@@ -75,16 +77,13 @@ class EmbeddedModel:
         properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": self._threads} if self._threads else {}
         try:
             if self._adapter is None:
-                self._pipeline = openvino_genai.LLMPipeline(self._model, self._device, properties)
-            elif self._model.is_file():
+                return openvino_genai.LLMPipeline(self._model, self._device, properties)
+            if self._model.is_file():
                 merged = merge_adapter(self._model, self._adapter, self._cache)
-                self._pipeline = openvino_genai.LLMPipeline(merged, self._device, properties)
-            else:
-                weights = openvino_genai.Adapter(self._adapter / "adapter_model.safetensors")
-                adapters = openvino_genai.AdapterConfig(weights)
-                self._pipeline = openvino_genai.LLMPipeline(
-                    self._model, self._device, properties, adapters=adapters
-                )
+                return openvino_genai.LLMPipeline(merged, self._device, properties)
+            weights = openvino_genai.Adapter(self._adapter / "adapter_model.safetensors")
+            adapters = openvino_genai.AdapterConfig(weights)
+            return openvino_genai.LLMPipeline(self._model, self._device, properties, adapters=adapters)
         except RuntimeError as exc:
             raise LanguageModelError("openvino-genai cannot load the language model.") from exc
 
@@ -92,11 +91,9 @@ class EmbeddedModel:
         """Answer a prompt (`reporting.refine.port.LanguageModel.complete`)."""
         deadline = Deadline.of(request, cancel)
         with deadline.take_turn(self._lock):
-            self.load()
-            deadline.require()
-            return self._generate(request, deadline)
+            return self._generate(self._loaded.get(deadline), request, deadline)
 
-    def _generate(self, request: CompletionRequest, deadline: Deadline) -> Completion:
+    def _generate(self, pipeline: Any, request: CompletionRequest, deadline: Deadline) -> Completion:
         import openvino_genai
 
         running, cancelled = openvino_genai.StreamingStatus.RUNNING, openvino_genai.StreamingStatus.CANCEL
@@ -104,12 +101,12 @@ class EmbeddedModel:
         def watch(_piece: str) -> Any:
             return cancelled if deadline.is_over else running
 
-        tokenizer = self._pipeline.get_tokenizer()
+        tokenizer = pipeline.get_tokenizer()
         prompt = tokenizer.encode(
             render_chat(tokenizer, request.system, request.user), add_special_tokens=False
         )
         try:
-            result = self._pipeline.generate(prompt, _configure(openvino_genai, request), watch)
+            result = pipeline.generate(prompt, _configure(openvino_genai, request), watch)
         except RuntimeError as exc:
             raise LanguageModelError("openvino-genai broke down while it generated.") from exc
         deadline.require()

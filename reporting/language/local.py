@@ -14,6 +14,7 @@ from typing import Any
 
 from reporting.language.chat import render_chat
 from reporting.language.deadline import Deadline
+from reporting.language.loading import LoadedOnce
 from reporting.language.weights import INSTALL, MissingLanguageModelError, describe_weights
 from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
 
@@ -33,8 +34,7 @@ class LocalModel:
 
     def __init__(self, model: Path, *, adapter: Path | None = None, device: str = "auto") -> None:
         self._model_path, self._adapter, self._device = model, adapter, device
-        self._model: Any = None
-        self._tokenizer: Any = None
+        self._loaded = LoadedOnce(self._read)
         self._lock = Lock()
         self._identity = ""
 
@@ -46,7 +46,7 @@ class LocalModel:
         return self._identity
 
     def load(self) -> None:
-        """Load the model, unless it is loaded.
+        """Load the model, unless it is loaded; a request does it too.
 
         Raises
         ------
@@ -55,8 +55,10 @@ class LocalModel:
         LanguageModelError
             If transformers cannot load it.
         """
-        if self._model is not None:
-            return
+        self._loaded.get()
+
+    def _read(self) -> tuple[Any, Any]:
+        """Return the model and its tokenizer."""
         if not self._model_path.exists():
             raise MissingLanguageModelError("The language model is not there: check language.model.")
         try:
@@ -65,7 +67,7 @@ class LocalModel:
 
             device = _choose_device(self._device, has_gpu=torch.cuda.is_available())
             place, options = _locate(self._model_path)
-            self._tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **options)
+            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **options)
             kind = torch.float32 if device == "cpu" else torch.bfloat16
             model: Any = AutoModelForCausalLM.from_pretrained(
                 place, local_files_only=True, dtype=kind, **options
@@ -74,7 +76,7 @@ class LocalModel:
                 from peft import PeftModel
 
                 model = PeftModel.from_pretrained(model, self._adapter).merge_and_unload()
-            self._model = model.to(device).eval()
+            return model.to(device).eval(), tokenizer
         except ImportError as exc:
             raise MissingLanguageModelError(
                 f"{exc.name or 'A library'} is not installed: {INSTALL}."
@@ -86,44 +88,44 @@ class LocalModel:
         """Answer a prompt (`reporting.refine.port.LanguageModel.complete`); its schema binds nothing here."""
         deadline = Deadline.of(request, cancel)
         with deadline.take_turn(self._lock):
-            self.load()
-            deadline.require()
-            return self._generate(request, deadline)
+            model, tokenizer = self._loaded.get(deadline)
+            return _generate(model, tokenizer, request, deadline)
 
-    def _generate(self, request: CompletionRequest, deadline: Deadline) -> Completion:
-        import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList
 
-        class Watch(StoppingCriteria):
-            def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
-                return torch.full((input_ids.shape[0],), deadline.is_over, device=input_ids.device)
+def _generate(model: Any, tokenizer: Any, request: CompletionRequest, deadline: Deadline) -> Completion:
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList
 
-        prompt = self._tokenizer(
-            render_chat(self._tokenizer, request.system, request.user),
-            add_special_tokens=False,
-            return_tensors="pt",
-        ).to(self._model.device)
-        length = int(prompt.input_ids.shape[1])
-        try:
-            with torch.inference_mode():
-                output = self._model.generate(
-                    **prompt,
-                    max_new_tokens=request.max_tokens,
-                    do_sample=False,
-                    stopping_criteria=StoppingCriteriaList([Watch()]),
-                    pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
-                )
-        except (RuntimeError, ValueError) as exc:
-            raise LanguageModelError("transformers broke down while it generated.") from exc
-        deadline.require()
-        tokens = output[0, length:]
-        return Completion(
-            text=str(self._tokenizer.decode(tokens, skip_special_tokens=True)),
-            seconds=deadline.spent_s,
-            prompt_tokens=length,
-            completion_tokens=len(tokens),
-            is_cut=len(tokens) >= request.max_tokens,
-        )
+    class Watch(StoppingCriteria):
+        def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
+            return torch.full((input_ids.shape[0],), deadline.is_over, device=input_ids.device)
+
+    prompt = tokenizer(
+        render_chat(tokenizer, request.system, request.user),
+        add_special_tokens=False,
+        return_tensors="pt",
+    ).to(model.device)
+    length = int(prompt.input_ids.shape[1])
+    try:
+        with torch.inference_mode():
+            output = model.generate(
+                **prompt,
+                max_new_tokens=request.max_tokens,
+                do_sample=False,
+                stopping_criteria=StoppingCriteriaList([Watch()]),
+                pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            )
+    except (RuntimeError, ValueError) as exc:
+        raise LanguageModelError("transformers broke down while it generated.") from exc
+    deadline.require()
+    tokens = output[0, length:]
+    return Completion(
+        text=str(tokenizer.decode(tokens, skip_special_tokens=True)),
+        seconds=deadline.spent_s,
+        prompt_tokens=length,
+        completion_tokens=len(tokens),
+        is_cut=len(tokens) >= request.max_tokens,
+    )
 
 
 def _choose_device(wanted: str, *, has_gpu: bool) -> str:

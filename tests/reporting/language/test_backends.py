@@ -19,6 +19,7 @@ from integration.llm import EndpointModel
 from reporting.language.chat import render_chat
 from reporting.language.deadline import Deadline
 from reporting.language.embedded import EmbeddedModel
+from reporting.language.loading import LoadedOnce
 from reporting.language.local import LocalModel
 from reporting.language.weights import MissingLanguageModelError, find_default_model
 from reporting.refine.answer import describe_schema, parse_answer
@@ -136,12 +137,11 @@ def test_a_local_model_takes_its_adapter(llama, tmp_path):
         LocalModel(llama, adapter=tmp_path / "style", device="cpu"),
     )
     assert "adapter style" in styled.identity
-    for model in (plain, styled):
-        model.load()
+    weights = [model._loaded.get()[0].state_dict() for model in (plain, styled)]
     name = "model.layers.0.self_attn.q_proj.weight"
     expected = adapted.merge_and_unload().state_dict()[name]
-    torch.testing.assert_close(styled._model.state_dict()[name], expected)
-    assert not torch.equal(plain._model.state_dict()[name], expected)
+    torch.testing.assert_close(weights[1][name], expected)
+    assert not torch.equal(weights[0][name], expected)
 
 
 @pytest.mark.parametrize("make", [LocalModel, lambda path: EmbeddedModel(path, cache=path)])
@@ -164,6 +164,36 @@ def test_waiting_for_a_turn_counts():
     with Deadline.of(REQUEST, None).take_turn(lock):
         assert lock.locked()
     assert not lock.locked()
+
+
+def test_a_slow_loading_costs_no_request_its_time_and_is_done_once():
+    begun: list[int] = []
+
+    def load() -> str:
+        begun.append(1)
+        time.sleep(0.6)
+        return "model"
+
+    loaded = LoadedOnce(load)
+    with pytest.raises(LanguageModelTimeoutError):
+        loaded.get(Deadline.of(replace(REQUEST, timeout_s=0.1), None))
+    assert loaded.get(Deadline.of(REQUEST, None)) == loaded.get() == "model"
+    assert begun == [1]
+
+
+def test_a_failed_loading_is_told_and_tried_again():
+    answers: list[object] = [MissingLanguageModelError("not there"), "model"]
+
+    def load() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loaded = LoadedOnce(load)
+    with pytest.raises(MissingLanguageModelError):
+        loaded.get()
+    assert loaded.get() == "model"
 
 
 class ListTokenizer:
