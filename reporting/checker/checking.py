@@ -43,6 +43,7 @@ class _Stated:
     cited: tuple[Fact, ...]
     pairs: tuple[tuple[Statement, tuple[Fact, ...]], ...]
     is_faulty: bool
+    implied: tuple[Fact, ...] = ()
 
 
 def check_sentences(
@@ -126,6 +127,7 @@ def _check_sentence(
     faults += [_fault(kind, index, detail=why) for kind, why in _check_reading(reading, cited)]
     pairs: list[tuple[Statement, tuple[Fact, ...]]] = []
     taken: list[Fact] = []
+    implied: list[Fact] = []
     for statement in reading.statements:
         meant = _resolve(statement, sentence, before, cited)
         if meant is None:
@@ -138,12 +140,18 @@ def _check_sentence(
         aliases = tuple(fact.alias for fact in cited if fact.concept in meant.concepts)
         faults += [_fault(kind, index, aliases, why) for kind, why in verdict.faults]
         taken += [fact for fact in verdict.facts if fact not in taken]
+        implied += verdict.implied
         pairs.append((meant, verdict.facts))
-    unstated = tuple(fact.alias for fact in cited if fact not in taken)
+    unstated = tuple(fact.alias for fact in cited if fact not in taken and fact not in implied)
     if unstated:
         faults.append(_fault(FaultKind.UNSTATED_CITATION, index, unstated, "it is cited and not stated"))
     return faults, _Stated(
-        index=index, section=sentence.section, cited=cited, pairs=tuple(pairs), is_faulty=bool(faults)
+        index=index,
+        section=sentence.section,
+        cited=cited,
+        pairs=tuple(pairs),
+        implied=tuple(implied),
+        is_faulty=bool(faults),
     )
 
 
@@ -266,9 +274,16 @@ def _check_whole(stated: Sequence[_Stated], ground: Ground) -> list[Fault]:
     every = ground.facts.facts
     for fact in every:
         faults += _check_stated(fact, SectionName.FINDINGS, stated)
-        if fact.presence is Presence.PRESENT and fact.kind is not FactKind.ANATOMY:
+        is_lesion = fact.presence is Presence.PRESENT and fact.kind is not FactKind.ANATOMY
+        if is_lesion and not _is_told_by_rule(fact, every):
             faults += _check_stated(fact, SectionName.IMPRESSION, stated)
     return [*faults, *_check_denials(stated, every)]
+
+
+def _is_told_by_rule(fact: Fact, every: Sequence[Fact]) -> bool:
+    """Say whether the impression has a sentence by rule on a finding: where algorithms disagree on a mark."""
+    is_denied = any(other.concept == fact.concept and other.presence is Presence.ABSENT for other in every)
+    return is_denied and fact.kind in {FactKind.MARKED, FactKind.LABEL}
 
 
 def _check_stated(fact: Fact, section: SectionName, stated: Sequence[_Stated]) -> list[Fault]:
@@ -278,6 +293,8 @@ def _check_stated(fact: Fact, section: SectionName, stated: Sequence[_Stated]) -
         return []
     told = [statement for one in mine for statement, facts in one.pairs if fact in facts]
     named = [statement for statement in told if statement.concepts]
+    if not named and any(fact in one.implied for one in mine):
+        return []
     if not named:
         detail = f"it is not stated under {section.value}"
         return [Fault(kind=FaultKind.MISSING_FACT, aliases=(fact.alias,), section=section, detail=detail)]

@@ -39,11 +39,14 @@ class Verdict:
     ----------
     facts : tuple of Fact
         Those that it states, where nothing is wrong with it.
+    implied : tuple of Fact
+        Labels without a place that are true with it, from other algorithms.
     faults : tuple of (FaultKind, str)
         What is wrong, and the same in words free of patient data.
     """
 
     facts: tuple[Fact, ...] = ()
+    implied: tuple[Fact, ...] = ()
     faults: tuple[tuple[FaultKind, str], ...] = ()
 
 
@@ -102,7 +105,7 @@ def _hold_alike(
         return Verdict(facts=tuple(fitting))
     verdict = _assign(statement, fitting, taken, lexicon)
     implied = [fact for fact in alike if verdict.facts and _is_implied(fact, verdict.facts, statement)]
-    return Verdict(facts=(*verdict.facts, *implied), faults=verdict.faults)
+    return Verdict(facts=verdict.facts, implied=tuple(implied), faults=verdict.faults)
 
 
 def _is_implied(fact: Fact, stated: Sequence[Fact], statement: Statement) -> bool:

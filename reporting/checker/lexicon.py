@@ -244,7 +244,7 @@ def _concept_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         for form in Form:
             for phrase in forms.get(form.value, ()):
                 yield phrase, Entry(part=Part.CONCEPT, concepts=(concept,), form=form)
-        for phrase in forms.get(Form.ONE.value, ()):
+        for phrase in (*forms.get(Form.ONE.value, ()), *forms.get(Form.MASS.value, ())):
             yield _pluralise(phrase), Entry(part=Part.CONCEPT, concepts=(concept,), form=Form.MANY)
         for phrase in forms.get("refused", ()):
             entry = Entry(part=Part.CONCEPT, concepts=(concept,), refused=FaultKind.DIAGNOSIS)
@@ -267,6 +267,8 @@ def _pluralise(phrase: str) -> str:
             return f"{_pluralise(head)}{tail}{rest}"
     if phrase.endswith("y"):
         return f"{phrase[:-1]}ies"
+    if phrase.endswith("sis"):
+        return f"{phrase[:-2]}es"
     return f"{phrase}es" if phrase.endswith(("s", "x")) else f"{phrase}s"
 
 

@@ -22,6 +22,7 @@ _AXES: Final = {
 _LINKS: Final = frozenset({Part.FILLER, Part.FINITE, Part.ARTICLE, Part.QUANTITY})
 _FIGURES: Final = frozenset({"probability", "confidence"})
 _PLACE_WORDS: Final = frozenset({"place", "places", "position", "positions"})
+_PLACING: Final = frozenset({"in", "on", "over", "within"})
 _FIGURE_REACH: Final = 5
 
 
@@ -44,7 +45,10 @@ class Numbers:
 def read_places(items: Sequence[Item]) -> tuple[StatedPlace, ...]:
     """Return the places that items name, in order: a second side, site or zone begins a second place."""
     places: list[dict[Part, str]] = [{}]
-    for item in items:
+    for index, item in enumerate(items):
+        if item.part is Part.CONNECTOR and places[-1] and items[index + 1 : index + 2]:
+            is_new = items[index + 1].text in _PLACING
+            places += [{}] if is_new else []
         if item.part not in {Part.SIDE, Part.SITE, Part.ZONE}:
             continue
         known = places[-1].get(item.part)

@@ -124,6 +124,8 @@ def plural(noun: str) -> str:
             return f"{plural(head)}{joint}{plural(rest) if tail == ' or ' else rest}"
     if noun.endswith("y"):
         return f"{noun.removesuffix('y')}ies"
+    if noun.endswith("sis"):
+        return f"{noun.removesuffix('is')}es"
     return f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
 
 
