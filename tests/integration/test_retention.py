@@ -25,6 +25,7 @@ def test_a_finished_study_goes_and_a_quarantined_one_stays(tmp_path: Path) -> No
         send_study(node, broken, tmp_path / "broken")
         wait_until(lambda: len(ended_runs(node)) == 2)
         done = node.ledger.runs_in([RunState.DONE])[0].run.run_id
+        node.notes.write(node.ledger.run(done).run.study_key, "cough")
         pruned_deliveries = len(node.ledger.deliveries_of(done))
     runs = tmp_path / "data" / "runs"
     stored = tmp_path / "data" / "instances"
@@ -36,6 +37,7 @@ def test_a_finished_study_goes_and_a_quarantined_one_stays(tmp_path: Path) -> No
     assert (planned.studies, len(list(runs.iterdir()))) == (1, 2)
     pruned = prune_studies(settings, keep_days=0, is_dry_run=False, progress=lambda *_: None)
     assert pruned == planned
+    assert list((tmp_path / "data" / "notes").iterdir()) == []
     assert len(list(runs.iterdir())) == 1
     assert len(list(stored.rglob("*.dcm"))) == before - pruned.instances
 
