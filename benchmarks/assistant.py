@@ -122,6 +122,12 @@ def summarise(name: str, judged: list[Judged]) -> dict[str, Any]:
     }
 
 
+def show(summary: dict[str, Any]) -> None:
+    print()
+    for key, value in summary.items():
+        print(f"{key:<20}  {value}", flush=True)
+
+
 def build_embedded() -> LanguageModel:
     from integration.language import build_model
     from integration.settings import LanguageSection
@@ -162,9 +168,11 @@ def main() -> None:
     for name, model, planner in runs:
         judged = run(cases, model, planner)
         summaries.append(summarise(name, judged))
+        show(summaries[-1])
         held = [one for one in judged if one.is_held_out]
         if held:
             summaries.append(summarise(f"{name}, held out", held))
+            show(summaries[-1])
         wrong[name] = [
             f"{one.kind}: {one.question}"
             for one in judged
@@ -180,11 +188,6 @@ def main() -> None:
             print(f"\n{name}: verdicts")
             for verdict, count in sorted(reasons.items(), key=lambda pair: -pair[1]):
                 print(f"  {count:3d}  {verdict or '(no wording was asked for)'}")
-    width = max(len(key) for key in summaries[0])
-    for summary in summaries:
-        print()
-        for key, value in summary.items():
-            print(f"{key:<{width}}  {value}")
     for name, lines in wrong.items():
         print(f"\nnot as it should be, {name}: {len(lines)}")
         print("\n".join(f"  {line}" for line in lines))

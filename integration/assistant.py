@@ -69,6 +69,10 @@ _BUSY_TIMEOUT_S: Final = 30.0
 #: Part of its peak from which a heat map's value belongs to the strongest region.
 _STRONG: Final = 0.5
 _LOOK_EVERY_S: Final = 0.2
+#: Runs whose record is kept between questions; making one reads every header.
+_KEPT_RECORDS: Final = 16
+#: Conversations that share a lock wait for each other; one conversation never runs twice at once.
+_CONVERSATION_LOCKS: Final = 64
 #: Diseases and phenotypes, of each so many.
 _RELATIONS: Final = 3
 _CRUDE_TASK: Final = "report"
@@ -125,6 +129,8 @@ class RunRecords:
         self._folder_of = folder_of
         self._views_of = views_of
         self._packages = packages
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, int, str], StudyRecord] = {}
 
     def record(self, run_id: str) -> StudyRecord:
         """Return what the assistant may know of a run.
@@ -137,11 +143,24 @@ class RunRecords:
             If there is nothing to ask about, yet or at all.
         """
         row = self._ledger.run(run_id)
+        if row.state in {RunState.QUEUED, RunState.RUNNING}:
+            raise RunNotReadError("The study of this run is still being read: ask when it is read.")
+        key = (run_id, row.attempt, row.state.value)
+        with self._lock:
+            kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        record = self._make(run_id)
+        with self._lock:
+            self._kept[key] = record
+            for oldest in list(self._kept)[:-_KEPT_RECORDS]:
+                del self._kept[oldest]
+        return record
+
+    def _make(self, run_id: str) -> StudyRecord:
         folder = self._folder_of(run_id)
         outcomes = read_outcomes(folder)
         if not outcomes:
-            if row.state in {RunState.QUEUED, RunState.RUNNING}:
-                raise RunNotReadError("The study of this run is still being read: ask when it is read.")
             raise NoReadingError("No model read the study of this run: its state and decision say why.")
         study = folder.read_study()
         views = self._views_of(run_id)
@@ -173,14 +192,16 @@ def read_outcomes(folder: RunFolder) -> list[Outcome]:
 
 
 def find_identifiers(study: Study) -> Identifiers:
-    """Return what the headers of a study and its partners identify the patient by."""
+    """Return what the headers of a study and its partners identify the patient by.
+
+    UIDs of instances are left out: anything in the form of a UID is taken out of free text anyway.
+    """
     names: list[str] = []
     numbers: list[str] = [study.study_uid]
     for one in (study, *study.partners):
         numbers.append(one.study_uid)
         for series in one.series:
             numbers.append(series.series_uid)
-            numbers += [instance.sop_instance_uid for instance in series.instances]
             names += [series.header.get(keyword, "") for keyword in _NAME_KEYWORDS]
             numbers += [series.header.get(keyword, "") for keyword in _NUMBER_KEYWORDS]
     return Identifiers(
@@ -451,8 +472,7 @@ class AssistantService:
         self._records = records
         self._ledger = ledger
         self._clock = clock
-        self._lock = threading.Lock()
-        self._conversations: dict[tuple[str, str], threading.Lock] = {}
+        self._conversations = tuple(threading.Lock() for _ in range(_CONVERSATION_LOCKS))
 
     def take(self, question: Question, asked_by: str) -> Inquiry:
         """Check that a question can be worked on; it is not answered yet.
@@ -506,10 +526,8 @@ class AssistantService:
     @contextmanager
     def _conversation(self, question: Question) -> Iterator[None]:
         """Let the questions of one conversation follow each other."""
-        key = (question.run_id, question.conversation)
-        with self._lock:
-            lock = self._conversations.setdefault(key, threading.Lock())
-        with lock:
+        number = hash((question.run_id, question.conversation)) % _CONVERSATION_LOCKS
+        with self._conversations[number]:
             yield
 
 

@@ -22,11 +22,13 @@ REMOVED: Final = "[removed]"
 _SHORT: Final = 4
 _LAST_LATIN: Final = "\u024f"
 _MONTHS: Final = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+#: A UID (PS3.5 chapter 9).
+_UID: Final = r"\b[012](?:\.\d+){4,}\b"
 _ANYBODYS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",  # e-mail
-        r"\b[012](?:\.\d+){4,}\b",  # UID (PS3.5 chapter 9)
+        _UID,
         r"\b\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\b",  # date
         rf"\b\d{{1,2}}(?:st|nd|rd|th)?\.?\s+{_MONTHS}\.?,?\s+\d{{4}}\b",
         rf"\b{_MONTHS}\.?\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+\d{{4}}\b",
@@ -73,7 +75,7 @@ def redact(text: str, identifiers: Identifiers) -> str:
 def mentions(text: str, identifiers: Identifiers) -> bool:
     """Say whether a finished sentence holds an identifier that is long enough to be no coincidence."""
     numbers = [number for number in identifiers.numbers if len(_alphanumeric(number)) > _SHORT]
-    if any(_number_pattern(number).search(text) for number in numbers):
+    if re.search(_UID, text) or any(_number_pattern(number).search(text) for number in numbers):
         return True
     folded = {_fold(part) for part in _name_parts(identifiers.names) if len(part) > _SHORT}
     return any(_names(token, folded) for token in _TOKEN.findall(text))

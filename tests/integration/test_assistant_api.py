@@ -59,7 +59,9 @@ def asker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
         node.start()
         send_study(node, study, folder / "study")
         wait_until(lambda: len(ended_runs(node)) == 1)
-        yield Asker(node, ended_runs(node)[0], str(study[0].StudyInstanceUID))
+        asker = Asker(node, ended_runs(node)[0], str(study[0].StudyInstanceUID))
+        with asker.client:
+            yield asker
 
 
 def test_an_answer_cites_the_findings_of_the_run_and_is_marked(asker: Asker) -> None:
@@ -170,6 +172,55 @@ def test_a_question_that_cannot_be_taken_is_an_error_with_its_reason(asker: Aske
     assert asker.post("").status_code == 422
     assert asker.post("How large?", conversation="../..").status_code == 422
     assert asker.client.post("/api/runs/nope/assistant", json={"question": "How large?"}).status_code == 404
-    stranger = httpx.Client(base_url=asker.client.base_url, trust_env=False)
-    assert stranger.post(f"/api/runs/{asker.run_id}/assistant", json={"question": "x"}).status_code == 401
-    assert stranger.get("/api/assistant/audit").status_code == 401
+    path = f"/api/runs/{asker.run_id}/assistant"
+    with httpx.Client(base_url=asker.client.base_url, trust_env=False) as stranger:
+        assert stranger.post(path, json={"question": "How large?"}).status_code == 401
+        assert stranger.get("/api/assistant/audit").status_code == 401
+
+
+def test_the_command_line_asks_a_running_node(asker: Asker) -> None:
+    from typer.testing import CliRunner
+
+    from integration.cli import app
+
+    environment = {
+        "PREREAD_HTTP__PORT": str(asker.node.http_port),
+        "PREREAD_HTTP__TOKEN": "t0ken",
+        "PREREAD_DATA_DIR": str(asker.node.settings.data_dir),
+    }
+    result = CliRunner().invoke(app, ["ask", asker.run_id, "How large is it?"], env=environment)
+    assert result.exit_code == 0, result.output
+    assert ASSISTANT_CLOSING in " ".join(result.output.split())
+    assert f"[{NAME}/F1]" in result.output
+    wrong = CliRunner().invoke(app, ["ask", "nope", "How large is it?"], env=environment)
+    assert wrong.exit_code == 1
+
+
+def test_too_many_questions_are_put_off(asker: Asker) -> None:
+    from fastapi import HTTPException
+
+    from integration.assistant_api import Gate
+
+    now = [0.0]
+    gate = Gate(per_minute=2, at_once=1, clock=lambda: now[0])
+    with gate.pass_through("one"), pytest.raises(HTTPException) as busy, gate.pass_through("two"):
+        pass
+    assert busy.value.status_code == 429
+    with gate.pass_through("one"):
+        pass
+    with pytest.raises(HTTPException) as often, gate.pass_through("one"):
+        pass
+    assert int(often.value.headers["Retry-After"]) == 60
+    now[0] = 61.0
+    with gate.pass_through("one"):
+        pass
+
+
+def test_a_client_that_goes_away_cancels_its_question(asker: Asker) -> None:
+    body = {"question": "Is there a tumour?", "stream": True}
+    before = len(asker.audit())
+    with asker.client.stream("POST", f"/api/runs/{asker.run_id}/assistant", json=body) as response:
+        next(response.iter_lines())
+    wait_until(lambda: len(asker.audit()) == before + 1)
+    assert asker.audit()[0]["outcome"] in {"answered", "cancelled"}
+    assert asker.ask("How large is it?")["outcome"] == "answered"
