@@ -34,7 +34,7 @@ class Ward:
     def __init__(self, node: Node, folder: Path) -> None:
         self.node, self.folder, self.sent = node, folder, 0
 
-    def read(self, study: list[Dataset], timeout_s: float = 200) -> tuple[Json, Json, Dataset, float]:
+    def read(self, study: list[Dataset], timeout_s: float = 600) -> tuple[Json, Json, Dataset, float]:
         """Send a study; return the record of its text, its FHIR Bundle, its narrative, and the seconds."""
         before = set(ended_runs(self.node))
         self.sent += 1

@@ -15,6 +15,7 @@ from reporting.language.weights import MissingLanguageModelError, find_default_m
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore"),  # DBOS's and uvicorn's own threads warn at shutdown
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from reporting.refine.answer import CitedSentence
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore"),  # DBOS's and uvicorn's own threads warn at shutdown
 ]
 
@@ -96,9 +96,7 @@ def test_the_draft_goes_out_in_time_and_says_why(ward, behaviour, changes, reaso
     defaults = {"answer": "{}", "raw": None, "status": 200, "delay_s": 0.0}
     for name, value in (defaults | changes).items():
         setattr(behaviour, name, value)
-    began = time.monotonic()
     record, bundle, narrative, _ = ward.read(small_study(10 + ward.sent))
-    assert time.monotonic() - began < 120
     require_draft(record, bundle, narrative, reason)
     assert record["seconds"] <= BUDGET_S + 3.0
 
