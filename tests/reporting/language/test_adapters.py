@@ -1,0 +1,64 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from reporting.language.adapters import CARD, AdapterError, load_adapter_card, pack_adapter
+
+FIELDS = {
+    "name": "report-wording-lora",
+    "version": "1.0.0",
+    "title": "Wording of reports",
+    "base_model": "SmolLM2-135M-Instruct",
+    "licence": "Apache-2.0",
+    "intended_use": "Words drafts.",
+    "limits": ("Small.",),
+    "trained_on": ("the report grammar, Apache-2.0",),
+}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    save_file({"layer.lora_A.weight": torch.full((2, 3), 0.5)}, folder / "adapter_model.safetensors")
+    config = {"r": 2, "lora_alpha": 4, "base_model_name_or_path": "/somebody/elses/folder"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_packed_adapter_is_float16_and_names_no_folder(trained, tmp_path):
+    out = tmp_path / "report-wording-lora" / "1.0.0"
+    card = pack_adapter(trained, out, FIELDS)
+    assert load_adapter_card(out) == card
+    assert load_file(out / "adapter_model.safetensors")["layer.lora_A.weight"].dtype is torch.float16
+    assert "folder" not in (out / "adapter_config.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_an_adapter_that_was_changed_is_not_loaded(trained, tmp_path, name):
+    out = tmp_path / "packed"
+    pack_adapter(trained, out, FIELDS)
+    with (out / name).open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(AdapterError, match="not the file"):
+        load_adapter_card(out)
+
+
+def test_an_adapter_of_the_sites_own_needs_no_card(trained):
+    assert load_adapter_card(trained) is None
+
+
+def test_a_folder_without_weights_or_with_a_bad_card_is_refused(trained, tmp_path):
+    with pytest.raises(AdapterError, match="lacks"):
+        load_adapter_card(tmp_path)
+    (trained / CARD).write_text("name: [")
+    with pytest.raises(AdapterError, match="not valid"):
+        load_adapter_card(trained)
+
+
+def test_weights_that_float16_cannot_hold_are_refused(trained, tmp_path):
+    save_file({"layer.lora_A.weight": torch.full((2, 3), 1e6)}, trained / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match="too large"):
+        pack_adapter(trained, tmp_path / "packed", FIELDS)
