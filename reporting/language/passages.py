@@ -78,7 +78,7 @@ class CutPolicy:
     Attributes
     ----------
     maximum_words : int
-        Most words of a passage: 150 words of medical English are some 220 tokens, and MiniLM reads 256.
+        Most words of a passage: 150 words of medical English are some 200 tokens, and MiniLM reads 256.
     overlap_words : int
         Most words of whole sentences that a passage repeats from the one before.
     """
