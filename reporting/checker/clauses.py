@@ -216,8 +216,17 @@ def _leads_to_mention(items: Sequence[Item], index: int, stop: int) -> bool:
 
 
 def _make(items: Sequence[Item], *, is_led: bool) -> Clause:
-    denials = sum(item.part in {Part.NEGATION, Part.DENIAL} for item in items)
+    denials = sum(_denies(items, index) for index in range(len(items)))
     return Clause(items=tuple(items), negations=denials, is_led=is_led)
+
+
+def _denies(items: Sequence[Item], index: int) -> bool:
+    """Say whether an item denies a finding: «without» that leads to no finding of the lexicon does not."""
+    item = items[index]
+    if item.part is Part.NEGATION:
+        is_last = index + 1 == len(items) or items[index + 1].part is Part.MARK
+        return (item.text == "not" and is_last) or any(after.part in MENTIONS for after in items[index + 1 :])
+    return item.part is Part.DENIAL
 
 
 def _join_prefixes(clauses: Sequence[Clause]) -> Iterator[Clause]:

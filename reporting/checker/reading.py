@@ -45,7 +45,8 @@ def extract_statements(text: str, lexicon: Lexicon | None = None) -> tuple[State
     text : str
         One sentence or several; words that the lexicon lacks are passed over.
     """
-    return read_text(text, lexicon or default_lexicon()).statements
+    statements = read_text(text, lexicon or default_lexicon()).statements
+    return tuple(statement for statement in statements if not statement.is_pronoun)
 
 
 def read_text(

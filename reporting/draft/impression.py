@@ -71,7 +71,8 @@ def _summarise_kind(analysis: Analysis, group: list[Finding]) -> Sentence:
         size = f" with a volume of {volume}" if volume else ""
         return Sentence(text=f"One {noun} outlined {describe_side(group[0])}{size}.", finding_ids=ids)
     size = f" with a total volume of {volume}" if volume and len(volumes) == len(group) else ""
-    return Sentence(text=f"{number_word(len(group))} {plural(noun)} outlined in the {site}{size}.", finding_ids=ids)
+    many = f"{number_word(len(group))} {plural(noun)}"
+    return Sentence(text=f"{many} outlined in the {site}{size}.", finding_ids=ids)
 
 
 def _summarise_structures(analysis: Analysis, structures: list[Finding]) -> Sentence:
