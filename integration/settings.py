@@ -316,7 +316,7 @@ class AssistantSection(_Section):
         "rules for a small one, the language model itself for a large one.",
     )
     is_worded: bool = Field(
-        default=True,
+        default=False,
         description="Whether the language model words answers; off, rules compose them and it costs no time.",
     )
     timeout_s: float = Field(120.0, gt=0, description="Seconds for a whole answer.")
