@@ -12,6 +12,7 @@ Key            Meaning
 vocabulary     The words, in the order of their numbers (`inference.report_vocabulary`)
 cleaning       Whose rules made the words: ``iu_xray`` or ``mimic_cxr``
 beams          Reports that are followed at once (3)
+contrast       How much of what is written without an image is taken off (0: nothing)
 longest        Most words of a report (100)
 blocked_ngram  No run of so many words comes twice (0: every repetition is allowed)
 notes          Sentences that every result carries
@@ -20,9 +21,12 @@ notes          Sentences that every result carries
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol, cast
 
 import numpy as np
 import torch
@@ -32,12 +36,15 @@ from inference.admission import is_blocked
 from inference.beam_search import search_beams
 from inference.findings import Analysis, Outcome
 from inference.frontal_films import choose_frontal
-from inference.networks.r2gen_cmn import R2GenCMN
+from inference.networks.r2gen_cmn import R2GenCMN, Writing
 from inference.packages import ModelPackage, ModelPackageError
 from inference.radiograph import Radiograph
 from inference.radiograph_preparation import prepare_radiograph
 from inference.report_vocabulary import Cleaning, Vocabulary, write_sentences
 from inference.volume import Volume
+
+_PLAUSIBLE: Final = 0.1
+"""Share of the likeliest word's probability that another word must have to be written."""
 
 
 class Lender(Protocol):
@@ -56,6 +63,7 @@ class WritingOptions(BaseModel):
     vocabulary: tuple[str, ...] = Field(min_length=1)
     cleaning: Cleaning = "iu_xray"
     beams: int = Field(default=3, ge=1, le=16)
+    contrast: float = Field(default=0.0, ge=0.0, le=1.0)
     longest: int = Field(default=100, ge=1, le=512)
     blocked_ngram: int = Field(default=0, ge=0)
     notes: tuple[str, ...] = ()
@@ -156,19 +164,65 @@ def write_texts(network: R2GenCMN, images: torch.Tensor, options: WritingOptions
     return write_from_patches(network, patches, options)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Pair:
+    """Reports of images, and the same words without an image."""
+
+    seen: Writing
+    blank: Writing
+
+    def take(self, rows: torch.Tensor) -> _Pair:
+        """Return the reports of the given rows."""
+        return _Pair(seen=self.seen.take(rows), blank=self.blank.take(rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ContrastiveWriter:
+    """Writes what the image makes likelier, not what is likely anyway.
+
+    Most films show none of a rare finding, so that the likeliest report of almost every film names none. A
+    share of the log-probability that a word has without an image is taken off; only words that are plausible
+    with it may come.
+
+    References
+    ----------
+    Li et al., Contrastive decoding, arXiv:2210.15097 (the plausibility constraint).
+    """
+
+    network: R2GenCMN
+    contrast: float
+
+    def begin(self, patches: torch.Tensor) -> _Pair:
+        """Begin a report for each of (N, patches, channels) features."""
+        blank = self.network.begin(self.network.blank(patches))
+        return _Pair(seen=self.network.begin(patches), blank=blank)
+
+    def advance(self, writing: _Pair, tokens: torch.Tensor) -> tuple[torch.Tensor, _Pair]:
+        """Add (N,) tokens; return (N, tokens) log-probabilities of the next ones, and the reports."""
+        seen, with_image = self.network.advance(writing.seen, tokens)
+        blank, without = self.network.advance(writing.blank, tokens)
+        is_plausible = seen >= seen.max(dim=-1, keepdim=True).values + math.log(_PLAUSIBLE)
+        changed = (seen - self.contrast * blank).masked_fill(~is_plausible, float("-inf"))
+        return changed.log_softmax(dim=-1), _Pair(seen=with_image, blank=without)
+
+
 def write_from_patches(network: R2GenCMN, patches: torch.Tensor, options: WritingOptions) -> list[str]:
     """Return the text of each of (N, patches, channels) features."""
     vocabulary = Vocabulary(words=options.vocabulary, cleaning=options.cleaning)
-    with torch.inference_mode():
-        beginning = network.begin(patches)
     positions = cast("torch.Tensor", network.encoder_decoder.model.tgt_embed[1].pe).shape[1]
-    written = search_beams(
-        network,
-        beginning,
-        len(patches),
+    search = partial(
+        search_beams,
+        count=len(patches),
         beams=options.beams,
         longest=min(options.longest, positions),
         blocked_ngram=options.blocked_ngram,
         device=patches.device,
     )
+    contrastive = ContrastiveWriter(network=network, contrast=options.contrast)
+    with torch.inference_mode():
+        written = (
+            search(contrastive, contrastive.begin(patches))
+            if options.contrast > 0.0
+            else search(network, network.begin(patches))
+        )
     return [vocabulary.decode(one.tokens) for one in written]

@@ -15,6 +15,8 @@ from torch import nn
 
 from inference.networks.classifiers import EncoderClassifier
 from inference.networks.faster_rcnn import RadiographDetector
+from inference.networks.r2gen_cmn import R2GenCMN
+from inference.training.classification_cards import read_card_template
 from inference.training.run_files import write_card, write_weights
 
 VERSION = "0.1.0"
@@ -70,6 +72,43 @@ def write_label_package(models_dir: Path) -> Path:
         labels=[_label(1, "Effusion", "effusion", "pleura"), _label(2, "Nodule", "nodule")],
         explanation_layer="encoder.bn2",
         doubt={"dropout_passes": 3},
+    )
+
+
+WORDS = (".", "<unk>", "effusion", "no")
+WRITER: dict[str, Any] = {
+    "words": len(WORDS), "extractor": "test_efficientnet", "d_model": 16, "d_ff": 16, "heads": 2, "layers": 1,
+    "memory_size": 8, "top_k": 4, "positions": 32,
+}  # fmt: skip
+
+
+def write_report_package(models_dir: Path, *, vocabulary: tuple[str, ...] = WORDS) -> Path:
+    """Write ``chest-xray-report``: it says «no effusion .» of everything."""
+    torch.manual_seed(0)
+    network = R2GenCMN(**WRITER)
+    part = network.encoder_decoder
+    with torch.no_grad():  # each word follows from the one before alone
+        layer = part.model.decoder.layers[0]
+        ends = (layer.self_attn.linears[3], layer.src_attn.linears[3], layer.feed_forward.w_2)
+        for end in (*ends, part.cmn.linears[3], part.logit):
+            end.weight.zero_()
+            end.bias.zero_()
+        words, places = part.model.tgt_embed
+        places.pe.zero_()
+        words.lut.weight.copy_(torch.eye(len(WORDS) + 1, WRITER["d_model"]) * 4)
+        for before, after in ((0, 4), (4, 3), (3, 1), (1, 0)):
+            part.logit.weight[after, before] = 9.0
+    card = read_card_template("chest-xray-report", VERSION)
+    return _write(
+        models_dir,
+        "chest-xray-report",
+        network,
+        title=card["title"],
+        task="report",
+        network={"builtin": "r2gen_cmn", "arguments": WRITER},
+        input=_radiograph_input(64),
+        labels=card["labels"],
+        options={"vocabulary": list(vocabulary), "longest": 10},
     )
 
 

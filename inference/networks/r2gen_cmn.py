@@ -527,6 +527,13 @@ class R2GenCMN(nn.Module):
         part = self.encoder_decoder
         return Writing(memory=part.memory(), sources=part.sources(self.encode(patches)))
 
+    def blank(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape that show nothing: their means over the training images."""
+        first = self.encoder_decoder.att_embed[0]
+        if isinstance(first, nn.BatchNorm1d) and first.running_mean is not None:
+            return first.running_mean.to(patches).expand_as(patches)
+        return torch.zeros_like(patches)
+
     def advance(self, writing: Writing, tokens: torch.Tensor) -> tuple[torch.Tensor, Writing]:
         """Add one token to each report.
 

@@ -40,7 +40,7 @@ from inference.training.run_files import override, write_card, write_json, write
 from inference.uncertainty import calibrate
 from reporting.language.film_reports import CONCEPTS, stated_present
 from reporting.language.report_examples import ReportExample, prepare_images, read_examples
-from reporting.language.report_training import WriterData, WriterSchedule, extract, fit_writer
+from reporting.language.report_training import WriterData, WriterSchedule, extract, extract_once, fit_writer
 from reporting.language.text_metrics import bleu, figure, label_scores, score_texts
 
 NAME: Final = "chest-xray-report"
@@ -79,6 +79,9 @@ class ReportConfig:
         Rules of the vocabulary, and how often a word must come.
     beams, longest, blocked_ngram : int, int, int
         How reports are written (`inference.report_writing`).
+    contrasts : tuple of float
+        How much of the writing without an image may be taken off; the first while training, the best on
+        validation patients in the package.
     schedule : WriterSchedule
         How it is trained.
     seed : int
@@ -108,6 +111,7 @@ class ReportConfig:
     beams: int = 3
     longest: int = 100
     blocked_ngram: int = 0
+    contrasts: tuple[float, ...] = (0.5, 0.0, 0.75, 1.0)
     schedule: WriterSchedule = _SCHEDULE
     seed: int = 20261122
 
@@ -155,7 +159,7 @@ def train_model(request: TrainRequest) -> Path:
         longest=config.longest,
         blocked_ngram=config.blocked_ngram,
     )
-    greedy = options.model_copy(update={"beams": 1})
+    greedy = options.model_copy(update={"beams": 1, "contrast": config.contrasts[0]})
     best = fit_writer(
         network.to(training_device()),
         vocabulary,
@@ -169,7 +173,15 @@ def train_model(request: TrainRequest) -> Path:
         resume=request.resume,
     )
     network.load_state_dict(load_file(best))
-    return _pack(request, config, options, network.eval(), folds)
+    options = _choose_contrast(
+        network.eval(),
+        validation,
+        folds["validation"],
+        options=options,
+        contrasts=config.contrasts,
+        out=request.out,
+    )
+    return _pack(request, config, options, network, folds)
 
 
 def evaluate_model(request: EvaluateRequest) -> Metrics:
@@ -313,6 +325,28 @@ def _stated(said: Sequence[frozenset[str]], examples: Sequence[ReportExample]) -
         pairs, CONCEPT_NAMES, [example.patient_id for example in examples]
     )
     return {name: figure(score) for name, score in scores.items()}
+
+
+def _choose_contrast(
+    network: R2GenCMN,
+    validation: WriterData,
+    examples: Sequence[ReportExample],
+    *,
+    options: WritingOptions,
+    contrasts: Sequence[float],
+    out: Path,
+) -> WritingOptions:
+    """Return the options with the contrast whose greedy texts score best on validation patients."""
+    if not examples:
+        return options
+    patches = extract_once(network, validation.images, out)
+    tried = [options.model_copy(update={"contrast": contrast}) for contrast in contrasts]
+    greedy = [one.model_copy(update={"beams": 1}) for one in tried]
+    scores = [_score(_write(network, patches, one), examples) for one in greedy]
+    for one, score in zip(tried, scores, strict=True):
+        figures = " ".join(f"{name} {value:.3f}" for name, value in score.items())
+        Console().print(f"contrast {one.contrast}: {figures}", highlight=False)
+    return tried[int(np.argmax([score["score"] for score in scores]))]
 
 
 def _most_frequent(examples: Sequence[ReportExample]) -> str:

@@ -4,56 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_packages import WORDS, write_report_package
 
 from inference.analysis_files import load_outcome, save_outcome
 from inference.findings import Outcome
-from inference.networks.r2gen_cmn import R2GenCMN
 from inference.packages import ModelPackageError, load_package
 from inference.reading import read_study
 from inference.rehearsal import example_study, rehearse
 from inference.report_writing import WritingOptions, write_texts
 from inference.runner import Runner
-from inference.training.classification_cards import read_card_template
-from inference.training.run_files import write_card, write_weights
-
-WORDS = (".", "<unk>", "effusion", "no")
-SIZES = {
-    "words": 4, "extractor": "test_efficientnet", "d_model": 16, "d_ff": 16, "heads": 2, "layers": 1,
-    "memory_size": 8, "top_k": 4, "positions": 32,
-}  # fmt: skip
 
 
-def write_package(models_dir, *, vocabulary=WORDS):
+def write_package(models_dir, **changes):
     """Write a package that says «no effusion .» of everything."""
-    torch.manual_seed(0)
-    network = R2GenCMN(**SIZES)
-    part = network.encoder_decoder
-    with torch.no_grad():  # the next word follows from the last one's embedding alone
-        for layer in part.model.decoder.layers:
-            for weight in (layer.self_attn.linears[3], layer.src_attn.linears[3], layer.feed_forward.w_2):
-                weight.weight.zero_()
-                weight.bias.zero_()
-        part.cmn.linears[3].weight.zero_()
-        part.cmn.linears[3].bias.zero_()
-        part.model.tgt_embed[1].pe.zero_()
-        part.model.tgt_embed[0].lut.weight.copy_(torch.eye(5, 16) * 4)
-        part.logit.weight.zero_()
-        part.logit.bias.zero_()
-        for before, after in ((0, 4), (4, 3), (3, 1), (1, 0)):
-            part.logit.weight[after, before] = 9.0
-    folder = models_dir / "chest-xray-report" / "0.1.0"
-    card = read_card_template("chest-xray-report", "0.1.0")
-    card["input"] |= {"matrix": 64}
-    write_card(
-        folder,
-        card
-        | {
-            "network": {"builtin": "r2gen_cmn", "arguments": SIZES},
-            "options": {"vocabulary": list(vocabulary), "longest": 10},
-            "weights": {"files": write_weights(network, folder), "dtype": "float16"},
-        },
-    )
-    return load_package(folder)
+    return load_package(write_report_package(models_dir, **changes))
 
 
 @pytest.fixture(scope="module")
