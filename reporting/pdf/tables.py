@@ -208,9 +208,9 @@ def _change_row(change: Change) -> tuple[str, ...]:
     return (
         identifier,
         what,
-        "; ".join(then),
-        "; ".join(now),
-        "; ".join(format_percent(size) for size in change.sizes) or _NONE,
+        "\n".join(then),
+        "\n".join(now),
+        "\n".join(format_percent(size) for size in change.sizes) or _NONE,
         _COURSES[change.course],
     )
 
@@ -234,7 +234,8 @@ def _state(finding: Finding | None) -> str:
 
 def _grid(cells: Cells, widths: Sequence[float]) -> Table:
     head, *rows = cells
-    body = [[Paragraph(markup(text), CELL) for text in row] for row in rows]
+    lines = [[[markup(line) for line in text.split("\n")] for text in row] for row in rows]
+    body = [[Paragraph("<br/>".join(cell), CELL) for cell in row] for row in lines]
     top = [Paragraph(markup(text, is_bold=True), CELL_HEAD) for text in head]
     table = Table([top, *body], colWidths=list(widths), repeatRows=1)
     table.setStyle(
