@@ -61,8 +61,8 @@ def collect_figures(
         ]
         own.sort(key=lambda o: o.kind is not ResultKind.OVERVIEW)
         figures += [_from_object(o, name) for o in own]
-        if reading.analysis.is_refused:
-            continue
+        if reading.analysis.is_refused or reading.radiographs:
+            continue  # a radiograph's heat map is among the objects already, and lies in no plane
         for heatmap in reading.heatmaps:
             drawn = draw_slice_heat(reading, heatmap, sources.get(heatmap.series_uid, ()))
             if drawn is not None:
