@@ -60,6 +60,7 @@ def main() -> None:
     report_cases("Written by hand", [*read_cases("unfaithful"), *read_cases("faithful")])
     if options.held_back:
         report_cases("Written by hand, held back", read_cases("held_back"))
+        report_cases("Written by hand, second look", read_cases("second_look"))
     report_generated(options.studies, options.seed)
 
 

@@ -99,7 +99,7 @@ def read_grounds() -> dict[str, tuple[Ground, tuple[CitedSentence, ...]]]:
 def read_cases(file: str) -> list[CheckerCase]:
     """Return the cases of ``faithful``, ``unfaithful`` or ``held_back``."""
     groups = yaml.safe_load((FOLDER / f"{file}.yaml").read_text("utf-8"))
-    if file != "held_back":
+    if file not in {"held_back", "second_look"}:
         groups = {file: groups}
     return [
         _make_case(f"{group}-{number}", group, line.strip(), is_faithful=verdict == "faithful")

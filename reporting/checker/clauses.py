@@ -29,6 +29,7 @@ PREMODIFIERS: Final = frozenset(
     }
 )
 _OPENERS: Final = frozenset({Part.ARTICLE, Part.COUNT, Part.CERTAINTY, Part.PRONOUN})
+_DOUBTFUL_VERBS: Final = frozenset({"is", "are", "may", "might", "could"})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 _ACCOMPANYING: Final = frozenset(
     {
@@ -190,7 +191,8 @@ def _cut_at_verbs(items: tuple[Item, ...], *, is_led: bool) -> Iterator[Clause]:
 
 
 def _is_verb(item: Item) -> bool:
-    return item.part is Part.FINITE or is_existential(item)
+    is_doubtful = item.part is Part.CERTAINTY and item.text.split()[0] in _DOUBTFUL_VERBS
+    return item.part is Part.FINITE or is_doubtful or is_existential(item)
 
 
 def _find_cut(items: Sequence[Item], start: int, before: int, verb: int) -> int | None:

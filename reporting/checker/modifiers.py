@@ -19,7 +19,7 @@ _AXES: Final = {
     "long_axis": Axis.LONG,
     "perpendicular_axis": Axis.PERPENDICULAR,
 }
-_LINKS: Final = frozenset({Part.FILLER, Part.FINITE, Part.ARTICLE, Part.QUANTITY})
+_LINKS: Final = frozenset({Part.FILLER, Part.FINITE, Part.ARTICLE, Part.QUANTITY, Part.PRONOUN})
 _FIGURES: Final = frozenset({"probability", "confidence"})
 _PLACE_WORDS: Final = frozenset({"place", "places", "position", "positions"})
 _PLACING: Final = frozenset({"in", "on", "over", "within"})

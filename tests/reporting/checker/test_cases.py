@@ -5,7 +5,7 @@ from checker_cases import read_cases, read_grounds
 
 from reporting.checker import FaultKind, check_sentences
 
-CASES = [case for file in ("unfaithful", "faithful", "held_back") for case in read_cases(file)]
+CASES = [case for file in ("unfaithful", "faithful", "held_back", "second_look") for case in read_cases(file)]
 UNFAITHFUL = [case for case in CASES if not case.is_faithful]
 FAITHFUL = [case for case in CASES if case.is_faithful]
 #: Faithful, and refused all the same: what docs/checker.md owns up to.
@@ -13,6 +13,7 @@ REFUSED_ALL_THE_SAME = {
     "A left pleural effusion cannot be confirmed with high confidence but is possible.",
     "Two nodules: one nodule in the right upper zone, 12 mm, and one nodule in the left lower zone, 8.2 mm.",
     "The heart is the site of cardiac enlargement.",
+    "The volumes of the white matter and the cerebrospinal fluid are 532.7 mL and 333.5 mL.",
 }
 
 
