@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ FIELDS = {
     "limits": ("Small.",),
     "trained_on": ("the report grammar, Apache-2.0",),
 }
+
+
+SHIPPED = sorted((Path(__file__).resolve().parents[3] / "adapters").glob("*/*/"))
 
 
 @pytest.fixture
@@ -62,3 +66,16 @@ def test_weights_that_float16_cannot_hold_are_refused(trained, tmp_path):
     save_file({"layer.lora_A.weight": torch.full((2, 3), 1e6)}, trained / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="too large"):
         pack_adapter(trained, tmp_path / "packed", FIELDS)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
+def test_an_adapter_that_ships_is_what_its_card_says(folder):
+    card = load_adapter_card(folder)
+    assert card is not None
+    assert (card.name, card.version) == (folder.parent.name, folder.name)
+    assert (folder / "adapter_model.safetensors").stat().st_size < 8_000_000
+    assert "/" not in json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+
+
+def test_adapters_ship():
+    assert SHIPPED
