@@ -45,10 +45,13 @@ e2e: $(COMPANIONS) ## Real Orthanc, OHIF in Chromium, FHIR server, PostgreSQL an
 durability: $(COMPANIONS) ## Kill tests: SIGKILL at every step boundary and at random times
 	$(BIN)/pytest --timeout=3000 -s -m durability
 
-bench: $(COMPANIONS) ## Receive rate beside Orthanc and storescp, overhead per study, speed of every model
+bench: $(COMPANIONS) ## Receive rate beside Orthanc and storescp, overhead per study, speed of every model, what texts cost and what the checker lets through
 	$(BIN)/python benchmarks/receive.py --repeats 3
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/language_cost.py --reports 10 --adapter models/report-wording-lora/1.0.0
+	$(BIN)/python benchmarks/checker.py --held-back
+	$(BIN)/python benchmarks/assistant.py
 
 serve-stack: $(COMPANIONS) ## Node + Orthanc + OHIF + FHIR server on this Debian machine, without Docker
 	$(BIN)/python -m orthanc.serve_stack
