@@ -147,8 +147,8 @@ def _say_present(group: Group, style: _Style) -> list[Said]:
         said.append((_state(facts, style, is_further=is_further), facts))
     contrary = _contrary(group, style)
     if contrary:
-        text, facts = said[-1]
-        said[-1] = f"{text}; {contrary}", [*facts, *(f for f in group if f not in there)]
+        text, last = said[-1]
+        said[-1] = f"{text}; {contrary}", [*last, *(f for f in group if f not in there)]
     return said
 
 
@@ -350,8 +350,8 @@ def _sum_up(group: Group, style: _Style) -> list[Said]:
         said.append((f"{name}{place}{size}", facts))
     contrary = _contrary(group, style)
     if contrary:
-        text, facts = said[-1]
-        said[-1] = f"{text}; {contrary}", [*facts, *(f for f in group if f not in there)]
+        text, last = said[-1]
+        said[-1] = f"{text}; {contrary}", [*last, *(f for f in group if f not in there)]
     return said
 
 

@@ -144,7 +144,7 @@ def tune(
     model.to(device)
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=schedule.weight_decay)
-    parts = {"model": _Trained(model), "optimizer": optimizer}
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": _Trained(model), "optimizer": optimizer}
     state = _State()
     if resume:
         values = load_checkpoint(out / CHECKPOINT, parts, device)
