@@ -11,6 +11,7 @@ Lu. BM25S: orders of magnitude faster lexical search via eager sparse scoring. 2
 from __future__ import annotations
 
 import re
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
@@ -61,6 +62,7 @@ class KeywordIndex:
             raise KeywordSearchError(
                 "bm25s is missing for keyword search: install the extra `language`."
             ) from exc
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for DEBUG whatever the node logs
         tokens = [split_words(text) for text in texts]
         self._known = frozenset(word for words in tokens for word in words)
         self._size = len(tokens)

@@ -169,7 +169,7 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
     return pairs
 
 
-def read_texts(name: str, data: Path, most_characters: int = 2000) -> tuple[Pair, ...]:
+def read_texts(name: str, data: Path) -> tuple[Pair, ...]:
     """Read the training part of a licensed text set.
 
     Parameters
@@ -178,8 +178,6 @@ def read_texts(name: str, data: Path, most_characters: int = 2000) -> tuple[Pair
         Key of `TEXT_SOURCES`.
     data : Path
         The data folder, as ``../shared/data``.
-    most_characters : int
-        Longer pairs are passed over.
 
     Raises
     ------
@@ -192,10 +190,9 @@ def read_texts(name: str, data: Path, most_characters: int = 2000) -> tuple[Pair
     if not path.is_file():
         raise PairsError(f"The text set {name} lacks {TEXT_SOURCES[name].file} under the data folder.")
     try:
-        pairs = list(_READERS[name](path))
+        return tuple(_READERS[name](path))
     except (OSError, UnicodeDecodeError, KeyError, csv.Error, tarfile.TarError) as exc:
         raise PairsError(f"The text set {name} has another form than expected.") from exc
-    return tuple(pair for pair in pairs if len(pair.user) + len(pair.answer) <= most_characters)
 
 
 def _draw(
