@@ -10,8 +10,8 @@ Lu. BM25S: orders of magnitude faster lexical search via eager sparse scoring. 2
 
 from __future__ import annotations
 
-import re
 import logging
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
