@@ -43,7 +43,15 @@ def test_a_study_sent_over_dicom_ends_in_confirmed_results(node: Node, tmp_path:
     assert row.state is RunState.DONE, row.reason
     assert {d.state for d in node.ledger.deliveries_of(row.run.run_id)} == {DeliveryState.CONFIRMED}
     results = results_of(tmp_path)
-    assert set(results) == {"segmentation", "measurements", "volumes", "narrative", "pdf", "overview", "bundle"}
+    assert set(results) == {
+        "segmentation",
+        "measurements",
+        "volumes",
+        "narrative",
+        "pdf",
+        "overview",
+        "bundle",
+    }
     assert all(len(paths) == 1 for paths in results.values())
 
 
