@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # these import torch, which a list of packages does not need
     from inference.bundles import Bundle
     from inference.volume_preparation import VolumeRecipe
 
+#: Card of a language model's adapter: such a folder is no imaging model.
+_ADAPTER_CARD = "adapter.yaml"
+
 
 class ModelPackageError(PermanentError):
     """A model package is unusable; the message names the file and what to do about it."""
@@ -286,13 +289,14 @@ def discover(models_dir: Path) -> Catalogue:
     Parameters
     ----------
     models_dir : Path
-        Folder of ``<name>/<version>`` folders; it may be missing, which is an empty catalogue.
+        Folder of ``<name>/<version>`` folders; it may be missing, which is an empty catalogue. Adapters of
+        language models lie there too and are passed over (``reporting/language/adapters.py``).
     """
     packages: list[ModelPackage] = []
     broken: list[BrokenPackage] = []
     for folder in sorted(models_dir.glob("*/*/")):
         is_hidden = folder.name.startswith(".") or folder.parent.name.startswith(".")
-        if is_hidden or not any(folder.iterdir()):
+        if is_hidden or not any(folder.iterdir()) or (folder / _ADAPTER_CARD).is_file():
             continue
         try:
             packages.append(load_package(folder))

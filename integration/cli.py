@@ -64,6 +64,12 @@ err_console = Console(stderr=True)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file of settings.", show_default=False)
 ]
+WordedOption = Annotated[
+    bool,
+    typer.Option(
+        "--worded", help="Let the embedded language model word the report; needs the extra language."
+    ),
+]
 QueuesOption = Annotated[
     str, typer.Option(help="Queues that this process works on, separated by commas: runs, read, deliver.")
 ]
@@ -112,6 +118,8 @@ def demo(
         "demo-output"
     ),
     study: Annotated[DemoStudy, typer.Option(help="Which synthetic study.")] = DemoStudy.BRAIN_MR,
+    *,
+    is_worded: WordedOption = False,
 ) -> None:
     """Send a synthetic study through the whole node and show what comes out."""
     from integration.app import Node
@@ -126,7 +134,8 @@ def demo(
     _quiet_logging()
     began = time.monotonic()
     clear_folder(out)
-    with _progress() as report, Node(embedded_settings(out), observer=_per_model(report)) as node:
+    settings = embedded_settings(out, is_worded=is_worded)
+    with _progress() as report, Node(settings, observer=_per_model(report)) as node:
         require_demo_model(node, study)
         report("making the study", 0, 1)
         files = write_demo_study(out / "study", study)
@@ -151,6 +160,8 @@ def analyze(
             help="Text file with the order or the history of the one study.", exists=True, dir_okay=False
         ),
     ] = None,
+    *,
+    is_worded: WordedOption = False,
 ) -> None:
     """Read studies from files, without network, and write the results to a folder."""
     from integration.app import Node
@@ -166,7 +177,7 @@ def analyze(
     with (
         _progress() as report,
         Node(
-            embedded_settings(out, quiet_period_s=0.0, is_clinical=notes is not None),
+            embedded_settings(out, quiet_period_s=0.0, is_clinical=notes is not None, is_worded=is_worded),
             observer=_per_model(report),
         ) as node,
     ):

@@ -28,7 +28,14 @@ from integration.connections import DimsePeer
 from integration.demo_studies import DEMO_MODELS, DemoStudy, draw_demo_study
 from integration.destinations import FolderSettings
 from integration.sending import Sent, send_files
-from integration.settings import ClinicalSection, CompletenessSection, DicomSection, HttpSection, Settings
+from integration.settings import (
+    ClinicalSection,
+    CompletenessSection,
+    DicomSection,
+    HttpSection,
+    LanguageSection,
+    Settings,
+)
 from reporting.overview import preview_png
 
 _ENDED = frozenset({RunState.DONE, RunState.QUARANTINED})
@@ -56,7 +63,11 @@ class RunReport:
 
 
 def embedded_settings(
-    out: Path, *, quiet_period_s: float = _DEMO_QUIET_PERIOD_S, is_clinical: bool = False
+    out: Path,
+    *,
+    quiet_period_s: float = _DEMO_QUIET_PERIOD_S,
+    is_clinical: bool = False,
+    is_worded: bool = False,
 ) -> Settings:
     """Return the settings of a node that lives below one folder and takes free loopback ports."""
     return Settings(
@@ -65,6 +76,7 @@ def embedded_settings(
         http=HttpSection(port=0),
         completeness=CompletenessSection(quiet_period_s=quiet_period_s),
         clinical=ClinicalSection(enabled=is_clinical),
+        language=LanguageSection(backend="embedded" if is_worded else "none"),
         destinations=(FolderSettings(name="results", type="folder", path=out / "results"),),
     )
 
@@ -197,11 +209,12 @@ def report_run(node: Node, run: RunRow, out: Path, began: float) -> RunReport:
         pictures.append(path)
     text = ""
     if folder.exists("text.json"):
-        sections = json.loads((folder.path / "text.json").read_bytes())["sections"]
-        text = "\n".join(
+        report = json.loads((folder.path / "text.json").read_bytes())
+        lines = [
             f"{section['name'].capitalize()}: " + " ".join(s["text"] for s in section["sentences"])
-            for section in sections
-        )
+            for section in report["sections"]
+        ]
+        text = "\n".join([*lines, f"Text: {report['provenance']['remark']}"])
     results = tuple(sorted(path for path in (out / "results").rglob("*") if path.is_file()))
     return RunReport(
         run=run,

@@ -10,6 +10,7 @@ import structlog
 from integration.llm import EndpointModel
 from integration.refining import LanguageSide
 from integration.settings import LanguageSection, Settings
+from reporting.language.adapters import find_adapter
 from reporting.language.embedded import EmbeddedModel
 from reporting.language.local import LocalModel
 from reporting.language.weights import find_default_model
@@ -36,7 +37,7 @@ def build_language(settings: Settings) -> LanguageSide:
         If the model that is asked for is not there.
     """
     section = settings.language
-    model = build_model(section, settings.data_dir / MERGED_FOLDER)
+    model = build_model(section, settings.data_dir / MERGED_FOLDER, settings.models_dir)
     if model is not None:
         log.info("language_model_chosen", model=model.identity)
     return LanguageSide(
@@ -58,41 +59,49 @@ def look_at_language(settings: Settings) -> str:
         return "none: drafts go out"
     if section.endpoint is not None and section.backend == "endpoint":
         EndpointModel(section.endpoint, section.model).look()
-    model = build_model(section, settings.data_dir / MERGED_FOLDER)
+    model = build_model(section, settings.data_dir / MERGED_FOLDER, settings.models_dir)
     assert model is not None
     answer = model.complete(_PROBE)
     return f"{model.identity} answers in {answer.seconds:.1f} s"
 
 
-def build_model(section: LanguageSection, cache: Path) -> LanguageModel | None:
+def build_model(
+    section: LanguageSection, cache: Path, models_dir: Path | None = None
+) -> LanguageModel | None:
     """Return the language model of the settings, or None where drafts stand.
 
     Parameters
     ----------
     cache : Path
         Folder of models with their adapter merged in.
+    models_dir : Path or None
+        Where the adapter of the default model is looked for, if the settings name neither model nor adapter.
 
     Raises
     ------
     MissingLanguageModelError
         If the default model is asked for and not installed.
+    AdapterError
+        If the adapter's files are not those that its card names.
     """
     device = section.device
     match section.backend:
         case "none":
             return None
         case "embedded":
+            weights, adapter = _choose_weights(section, models_dir)
             return EmbeddedModel(
-                Path(section.model) if section.model else find_default_model(),
+                weights,
                 cache=cache,
-                adapter=section.adapter,
+                adapter=adapter,
                 device="CPU" if device == "auto" else device,
                 threads=section.threads,
             )
         case "local":
+            weights, adapter = _choose_weights(section, models_dir)
             return LocalModel(
-                Path(section.model) if section.model else find_default_model(),
-                adapter=section.adapter,
+                weights,
+                adapter=adapter,
                 device=device,
             )
         case "endpoint":
@@ -104,3 +113,13 @@ def build_model(section: LanguageSection, cache: Path) -> LanguageModel | None:
                 rest_s=section.rest_s,
                 clock=time.monotonic,
             )
+
+
+def _choose_weights(section: LanguageSection, models_dir: Path | None) -> tuple[Path, Path | None]:
+    """Return model and adapter: those of the settings, else the default model with the one made for it."""
+    if section.model:
+        return Path(section.model), section.adapter
+    default = find_default_model()
+    if section.adapter is not None or models_dir is None:
+        return default, section.adapter
+    return default, find_adapter(models_dir, default)

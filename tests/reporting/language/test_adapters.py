@@ -5,7 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reporting.language.adapters import CARD, AdapterError, load_adapter_card, pack_adapter
+from inference.packages import discover
+from reporting.language.adapters import CARD, AdapterError, find_adapter, load_adapter_card, pack_adapter
+from reporting.language.weights import digest_file
 
 FIELDS = {
     "name": "report-wording-lora",
@@ -19,7 +21,8 @@ FIELDS = {
 }
 
 
-SHIPPED = sorted((Path(__file__).resolve().parents[3] / "adapters").glob("*/*/"))
+MODELS = Path(__file__).resolve().parents[3] / "models"
+SHIPPED = sorted(path.parent for path in MODELS.glob(f"*/*/{CARD}"))
 
 
 @pytest.fixture
@@ -79,3 +82,18 @@ def test_an_adapter_that_ships_is_what_its_card_says(folder):
 
 def test_adapters_ship():
     assert SHIPPED
+
+
+def test_the_newest_adapter_of_a_model_is_found_among_packages_that_pass_it_over(trained, tmp_path):
+    base, models = tmp_path / "base.gguf", tmp_path / "models"
+    base.write_bytes(b"weights")
+    made_for = {"base_sha256": digest_file(base)}
+    for version in ("1.9.0", "1.10.0"):
+        pack_adapter(trained, models / "wording" / version, FIELDS | made_for | {"version": version})
+    pack_adapter(trained, models / "other" / "2.0.0", FIELDS | {"base_sha256": "0" * 64, "version": "2.0.0"})
+    assert find_adapter(models, base) == models / "wording" / "1.10.0"
+    assert discover(models).packages == discover(models).broken == ()
+
+
+def test_there_may_be_no_adapter(tmp_path):
+    assert find_adapter(tmp_path / "none", tmp_path / "no.gguf") is None
