@@ -22,7 +22,6 @@ RUN groupadd --gid 10001 preread \
  && install --directory --owner preread --group preread --mode 0750 /var/lib/preread
 COPY --from=build /opt/venv /opt/venv
 COPY models /opt/preread/models
-COPY adapters /opt/preread/adapters
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
