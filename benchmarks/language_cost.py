@@ -1,6 +1,6 @@
 """What a report's wording costs: seconds and memory for each backend, side by side, on the same reports.
 
-    python benchmarks/language_cost.py --reports 10 --adapter adapters/NAME/VERSION
+    python benchmarks/language_cost.py --reports 10 --adapter models/NAME/VERSION
 
 Every backend runs in a process of its own, one after the other, on the same drawn studies. The
 endpoint is a server in a further process that serves the embedded model over OpenAI's protocol.
