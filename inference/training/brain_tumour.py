@@ -48,8 +48,8 @@ from inference.training.lgg import (
 )
 from inference.training.metrics import Interval
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
-from inference.training.run_files import override, write_card, write_weights
-from inference.training.segmentation import BEST, TrainingConfig, train
+from inference.training.run_files import BEST, override, write_card, write_weights
+from inference.training.segmentation import TrainingConfig, train
 from inference.uncertainty import dropout_deviation
 
 NAME: Final = "brain-tumour-lgg"

@@ -28,6 +28,8 @@ from inference.training.devices import device_of, training_device
 from inference.training.keras_resnet import load_keras_resnet50
 from inference.training.pretrained import load_encoder
 from inference.training.run_files import (
+    BEST,
+    CHECKPOINT,
     HISTORY,
     append_history,
     load_checkpoint,
@@ -36,9 +38,6 @@ from inference.training.run_files import (
 )
 from inference.training.schedule import follow, one_cycle
 from inference.training.tfjs import read_tfjs_weights
-
-BEST: Final = "best.safetensors"
-CHECKPOINT: Final = "checkpoint.pt"
 
 _WARM_UP: Final = 0.15
 """Share of the run in which the learning rate rises."""

@@ -50,7 +50,6 @@ from inference.training.detection_figures import (
     score,
 )
 from inference.training.detection_loop import (
-    BEST,
     DetectionConfig,
     DetectionFilms,
     build_detector,
@@ -60,7 +59,7 @@ from inference.training.detection_loop import (
 )
 from inference.training.detection_metrics import ScoredImage, choose_thresholds, match
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
-from inference.training.run_files import override, write_card, write_weights
+from inference.training.run_files import BEST, override, write_card, write_weights
 from inference.uncertainty import calibrate, fit_temperatures, fit_triage, logits_of
 
 NAME: Final = "chest-xray-boxes"

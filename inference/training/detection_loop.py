@@ -31,6 +31,8 @@ from inference.training.devices import device_of, training_device
 from inference.training.pretrained import load_encoder
 from inference.training.radiograph_augmentation import draw_view, see, see_boxes
 from inference.training.run_files import (
+    BEST,
+    CHECKPOINT,
     HISTORY,
     append_history,
     load_checkpoint,
@@ -39,9 +41,6 @@ from inference.training.run_files import (
     write_json,
 )
 from inference.training.schedule import contiguous, follow, one_cycle
-
-BEST: Final = "best.safetensors"
-CHECKPOINT: Final = "checkpoint.pt"
 
 _WARM_UP: Final = 0.08
 """Share of the run in which the learning rate rises."""

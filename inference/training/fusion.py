@@ -51,6 +51,7 @@ from inference.training.fusion_scores import Held, StoredFigure, fit_class_tempe
 from inference.training.pretrained import load_encoder
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
 from inference.training.run_files import (
+    CHECKPOINT,
     append_history,
     load_checkpoint,
     override,
@@ -73,7 +74,6 @@ VALIDATION_SHARE: Final = 0.25
 _CHANCE: Final = 0.5
 """Area under the curve, and concordance, of a guess."""
 
-_CHECKPOINT: Final = "checkpoint.pt"
 _WARM_UP: Final = 0.1
 """Share of the run in which the learning rate rises."""
 
@@ -256,8 +256,8 @@ def train(
     write_json(out / "config.json", config)
     write_json(out / "split.json", describe_split(data))
     state = _start(config, encoder)
-    if resume and (out / _CHECKPOINT).exists():
-        state.load(out / _CHECKPOINT)
+    if resume and (out / CHECKPOINT).exists():
+        state.load(out / CHECKPOINT)
     mr = data.mr.take(data.mr_split.training)
     ct = data.ct.take(data.ct_split.training)
     held = data.held
@@ -269,7 +269,7 @@ def train(
         record |= _glance(state.average, held)
         state.epoch += 1
         append_history(out, record)
-        state.save(out / _CHECKPOINT)
+        state.save(out / CHECKPOINT)
         plot_curves(
             out, losses=("loss", "agreement"), scores=("mr_accuracy", "ct_accuracy", "glioma_slice_accuracy")
         )

@@ -44,7 +44,7 @@ from inference.training.classification_metrics import binary_scores, choose_thre
 from inference.training.command_line import command_line
 from inference.training.metrics import Interval
 from inference.training.recipe import EvaluateRequest, Metrics, Recipe, TrainRequest
-from inference.training.run_files import override, write_card, write_json, write_weights
+from inference.training.run_files import BEST, override, write_card, write_json, write_weights
 from inference.uncertainty import calibrate, calibration_error, fit_temperatures
 
 NAME: Final = "head-ct"
@@ -231,7 +231,7 @@ def _pack(
     """Make a package of the first network; threshold and temperature come from the answers of all five."""
     folder = request.out / "package" / NAME / VERSION
     network = _build(config, 0, None)
-    network.load_state_dict(load_file(request.out / "best.safetensors"))
+    network.load_state_dict(load_file(request.out / BEST))
     files = write_weights(network, folder)
     targets = examples.targets
     temperatures = fit_temperatures(logits, targets.astype(np.float32))

@@ -22,6 +22,8 @@ from torch import nn
 from dicom_node.errors import PermanentError
 from inference.cards import CARD_NAME, ModelCard
 
+BEST: Final = "best.safetensors"
+CHECKPOINT: Final = "checkpoint.pt"
 HISTORY: Final = "history.jsonl"
 CURVES: Final = "curves.png"
 

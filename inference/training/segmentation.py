@@ -39,6 +39,8 @@ from inference.training.lgg import (
 from inference.training.metrics import dice
 from inference.training.pretrained import load_encoder
 from inference.training.run_files import (
+    BEST,
+    CHECKPOINT,
     HISTORY,
     append_history,
     load_checkpoint,
@@ -48,7 +50,6 @@ from inference.training.run_files import (
 )
 from inference.training.schedule import contiguous, follow, one_cycle
 
-BEST: Final = "best.safetensors"
 """Name of the best weights in a run folder."""
 
 _WARM_UP: Final = 0.1
@@ -257,8 +258,8 @@ def train(
         f"{int(pool.is_tumour.sum())} with tumour; {len(validation)} validation patients"
     )
     state = _start(config, encoder)
-    if resume and (out / "checkpoint.pt").exists():
-        state.load(out / "checkpoint.pt")
+    if resume and (out / CHECKPOINT).exists():
+        state.load(out / CHECKPOINT)
         console.print(f"resumed after epoch {state.epoch}")
     else:
         (out / HISTORY).unlink(missing_ok=True)
@@ -269,7 +270,7 @@ def train(
             save_file(contiguous(state.average), out / BEST)
         append_history(out, record)
         plot_curves(out, losses=("loss",), scores=("dice",))
-        state.save(out / "checkpoint.pt")
+        state.save(out / CHECKPOINT)
         console.print(" ".join(f"{key} {value:.4g}" for key, value in record.items()))
     return out / BEST
 

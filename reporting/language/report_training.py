@@ -26,6 +26,8 @@ from inference.networks.r2gen_cmn import R2GenCMN
 from inference.report_vocabulary import Vocabulary
 from inference.training.devices import device_of
 from inference.training.run_files import (
+    BEST,
+    CHECKPOINT,
     HISTORY,
     append_history,
     load_checkpoint,
@@ -34,9 +36,6 @@ from inference.training.run_files import (
 )
 from inference.training.schedule import contiguous, follow, one_cycle
 from reporting.language.film_reports import mirror_text
-
-BEST: Final = "best.safetensors"
-CHECKPOINT: Final = "checkpoint.pt"
 
 _EXTRACTED_AT_ONCE: Final = 16
 _LIKE_BATCHES: Final = 8

@@ -18,11 +18,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from inference.training.run_files import append_history, load_checkpoint, plot_curves, save_checkpoint
+from inference.training.run_files import (
+    CHECKPOINT,
+    append_history,
+    load_checkpoint,
+    plot_curves,
+    save_checkpoint,
+)
 from inference.training.schedule import one_cycle
 from reporting.language.examples import Batch, Example, collate, plan_batches
 
-CHECKPOINT: Final = "checkpoint.pt"
 _SECONDS_A_MINUTE: Final = 60.0
 
 Loss: TypeAlias = Callable[[Any, Batch, float], tuple[torch.Tensor, Mapping[str, float]]]
