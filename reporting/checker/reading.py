@@ -24,6 +24,7 @@ _VERBAL: Final = frozenset(
     | {"suggesting", "suggested", "may be", "might be", "could be", "may be present"}
 )
 _DEFINITE: Final = frozenset({"the", "this", "these"})
+_ARTICLES: Final = frozenset({"a", "an"})
 _FURTHER: Final = frozenset({"another", "a further", "one further", "a second", "a third", "further"})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or"})
 
@@ -246,7 +247,7 @@ def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Stat
         common=read_places(_premodifiers(phrase.before)),
         certainty=certainty,
         sizes=numbers.sizes,
-        form=phrase.mention.entry.form,
+        form=_form_of(phrase),
         count=numbers.count,
         index=index,
         probability=numbers.probability,
@@ -255,6 +256,13 @@ def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Stat
         is_further=_is_further(phrase.before),
     )
     return statement, numbers.stray
+
+
+def _form_of(phrase: _Phrase) -> Form:
+    """Return whether one is told or several; a noun that is not counted is one with an article before it."""
+    form = phrase.mention.entry.form
+    is_one = form is Form.MASS and any(item.text in _ARTICLES for item in _premodifiers(phrase.before))
+    return Form.ONE if is_one else form
 
 
 def _premodifiers(before: Sequence[Item]) -> Sequence[Item]:

@@ -336,9 +336,12 @@ def _add_boxes(ledger: _Ledger, number: int) -> None:
     random = ledger.random
     boxes = list(_OWN_BOXES) if random.random() < 0.5 else list(_CHEST_BOXES)  # noqa: PLR2004
     present = [fact.concept for fact in ledger.facts if fact.presence is Presence.PRESENT]
+    marked: set[str] = set()
     for _ in range(number):
+        boxes = [concept for concept in boxes if has_sides(_CHEST_BOXES[concept]) or concept not in marked]
         agreed = [concept for concept in present if concept in boxes]
         concept = random.choice(agreed) if agreed and random.random() < 0.5 else random.choice(boxes)  # noqa: PLR2004
+        marked.add(concept)
         is_placed = has_sides(_CHEST_BOXES[concept]) and random.random() < 0.9  # noqa: PLR2004
         is_sized = random.random() < 0.1 and concept in {"nodule", "mass", "nodule_mass", "lung_opacity"}  # noqa: PLR2004
         ledger.add(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from inference.findings import Laterality, Presence
+from inference.findings import Presence
 from reporting.draft.words import capitalise, join
-from reporting.facts import Certainty, Fact, FactKind
+from reporting.facts import Fact, FactKind
 from reporting.language.drawing import STUDY_KINDS, draw_facts
 from reporting.language.phrases import (
     Form,
@@ -29,13 +29,11 @@ from reporting.language.phrases import (
     zone_of,
 )
 from reporting.refine.answer import CitedSentence
+from reporting.refine.plan import Group, Planned, Says, is_sure, plan_sentences
 from reporting.refine.prompt import Ground
 from reporting.text import SectionName
 
 Said: TypeAlias = tuple[str, Sequence[Fact]]
-Group: TypeAlias = list[Fact]
-
-_MOST_IN_A_LIST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +88,10 @@ def write_answer_sentences(ground: Ground, random: Random) -> tuple[CitedSentenc
         hedge=random.choice(("possible", "possible", "suspected")),
         image=random.choice(("the radiograph", "the film")) if is_film else "the examination",
     )
-    facts = ground.facts.facts
-    structures = [f for f in facts if f.kind is FactKind.ANATOMY and f.presence is Presence.PRESENT]
-    groups = _group([fact for fact in facts if fact not in structures])
+    plan = plan_sentences(ground.facts)
     return (
-        *_cite(SectionName.FINDINGS, [*_findings(groups, style), *_structures(structures, style)]),
-        *_cite(SectionName.IMPRESSION, _impression(groups, structures, style)),
+        *_cite(SectionName.FINDINGS, [_say(planned, style) for planned in plan]),
+        *_cite(SectionName.IMPRESSION, _impression(plan, style)),
         *(
             CitedSentence(section=SectionName.RECOMMENDATION, text=one.text, aliases=(one.alias,))
             for one in ground.recommendations
@@ -114,61 +110,23 @@ def _cite(section: SectionName, said: Sequence[Said]) -> list[CitedSentence]:
     ]
 
 
-def _group(facts: Sequence[Fact]) -> list[Group]:
-    """Return the facts of each finding together, whichever model stated them, in the order of the prompt."""
-    groups: dict[str, Group] = {}
-    for fact in sorted(facts, key=lambda fact: fact.presence is not Presence.PRESENT):
-        groups.setdefault(fact.noun, []).append(fact)
-    return list(groups.values())
-
-
 # -- findings -----------------------------------------------------------------------------------
 
 
-def _findings(groups: Sequence[Group], style: _Style) -> list[Said]:
-    said: list[Said] = []
-    for group in groups:
-        if _is_present(group):
-            said += _say_present(group, style)
-    said += [_say_open(group, style) for group in groups if _is_open(group)]
-    said += [_say_absent(part, style) for part in _split(_all_of(groups, Presence.ABSENT), style)]
-    said += [_say_unsure(part, style) for part in _split(_all_of(groups, Presence.UNDETERMINED), style)]
-    return said
-
-
-def _say_present(group: Group, style: _Style) -> list[Said]:
-    """Return what is there, surer statements first; what other models say to the contrary at the end."""
-    there = [fact for fact in group if fact.presence is Presence.PRESENT]
-    said: list[Said] = []
-    told: set[str] = set()
-    for facts in _statements(there):
-        is_further = facts[0].algorithm in told
-        told |= {fact.algorithm for fact in facts}
-        said.append((_state(facts, style, is_further=is_further), facts))
-    contrary = _contrary(group, style)
-    if contrary:
-        text, last = said[-1]
-        said[-1] = f"{text}; {contrary}", [*last, *(f for f in group if f not in there)]
-    return said
-
-
-def _statements(there: Group) -> list[Group]:
-    """Return which facts of one finding share a sentence: those without a size, alike in certainty.
-
-    What one model marked twice in one place is told twice, as what has a size is.
-    """
-    if len(there) == 1 or any(fact.sizes for fact in there) or not _are_apart(there):
-        return [[fact] for fact in there]
-    return [part for part in ([f for f in there if _is_sure(f) is sure] for sure in (True, False)) if part]
-
-
-def _are_apart(there: Group) -> bool:
-    """Say whether the places tell apart all that one model marked."""
-    marks = [fact for fact in there if fact.kind is FactKind.MARKED]
-    many = [fact for fact in marks if sum(other.algorithm == fact.algorithm for other in marks) > 1]
-    places = {(fact.algorithm, fact.side, fact.zone) for fact in many}
-    sides = {fact.side for fact in many}
-    return len(places) == len(many) and not sides & {None, Laterality.BILATERAL}
+def _say(planned: Planned, style: _Style) -> Said:
+    match planned.says:
+        case Says.PRESENT:
+            said = _state(planned.groups[0], style, is_further=planned.is_further)
+            text = "; ".join([said, *_contrary(planned, style)])
+        case Says.OPEN:
+            text = _say_open(planned.groups[0], style)
+        case Says.ABSENT:
+            text = _say_absent(planned.groups, style)
+        case Says.UNDETERMINED:
+            text = _say_unsure(planned.groups, style)
+        case Says.MEASURED:
+            text = _say_measured(planned.facts, style)
+    return text, planned.facts
 
 
 def _state(facts: Group, style: _Style, *, is_further: bool = False) -> str:
@@ -178,7 +136,7 @@ def _state(facts: Group, style: _Style, *, is_further: bool = False) -> str:
     size = sizes_of(facts[0], style.random) if len(facts) == 1 else ""
     more = "further" if is_further and form.is_counted and not many else ""
     be = verb_be(form, many=many)
-    if _is_sure(facts[0]):
+    if is_sure(facts[0]):
         frames = _plain_frames(form.named(more, side, many=many), be, place, style)
     elif style.chance(0.5):
         frames = _plain_frames(form.named(more, style.hedge, side, many=many), be, place, style)
@@ -192,7 +150,9 @@ def _whereabouts(facts: Group, style: _Style) -> tuple[str, str]:
     if len(facts) == 1 and side_adjective(facts[0]) and style.chance(0.6):
         zone = zone_of(facts[0])
         return side_adjective(facts[0]), f" {zone}" if zone else ""
-    places = [place for place in (place_of(fact, style.random) for fact in _distinct(facts)) if place]
+    drawn = style.random.getrandbits(32)  # the same wording for every place
+    told = [place_of(fact, Random(drawn)) for fact in _distinct(facts)]  # noqa: S311 - not a secret
+    places = [place for place in told if place]
     return "", f" {join_places(places)}" if places else ""
 
 
@@ -220,11 +180,11 @@ def _hedged_frames(name: str, be: str, place: str, style: _Style) -> list[str]:
     return [*frames, f"{place.strip()}, {name} may be present"] if place else frames
 
 
-def _contrary(group: Group, style: _Style) -> str:
+def _contrary(planned: Planned, style: _Style) -> list[str]:
     """Return what other models say of a finding that is there for one: clauses after a semicolon."""
-    form = form_of(group[0])
+    form = form_of(planned.groups[0][0])
     clauses = []
-    denied = [fact for fact in group if fact.presence is Presence.ABSENT]
+    denied = [fact for fact in planned.contrary if fact.presence is Presence.ABSENT]
     if denied:
         who, plural = _others(denied)
         clauses.append(
@@ -235,11 +195,11 @@ def _contrary(group: Group, style: _Style) -> str:
                 )
             )
         )
-    unsure = [fact for fact in group if fact.presence is Presence.UNDETERMINED]
+    unsure = [fact for fact in planned.contrary if fact.presence is Presence.UNDETERMINED]
     if unsure:
         who, _ = _others(unsure)
         clauses.append(f"for {who} it is undetermined whether there {verb_be(form)} {form.named()}")
-    return "; ".join(clauses)
+    return clauses
 
 
 def _others(facts: Group) -> tuple[str, bool]:
@@ -247,15 +207,15 @@ def _others(facts: Group) -> tuple[str, bool]:
     return ("two algorithms", True) if several else ("another algorithm", False)
 
 
-def _say_open(group: Group, style: _Style) -> Said:
+def _say_open(group: Group, style: _Style) -> str:
     """Return that one model finds nothing where another cannot tell."""
     form = form_of(group[0])
     denial = style.pick((f"detects no {form.bare}", f"does not detect {form.named()}"))
     doubt = f"it is undetermined whether there {verb_be(form)} {form.named()}"
-    return f"one algorithm {denial}; for another algorithm {doubt}", group
+    return f"one algorithm {denial}; for another algorithm {doubt}"
 
 
-def _say_absent(groups: Sequence[Group], style: _Style) -> Said:
+def _say_absent(groups: Sequence[Group], style: _Style) -> str:
     nouns = either([form_of(group[0]).bare for group in groups])
     forms = [
         f"no {nouns} is {style.missed}",
@@ -264,46 +224,37 @@ def _say_absent(groups: Sequence[Group], style: _Style) -> Said:
         f"{style.image} shows no {nouns}",
         f"there is no evidence of {nouns}",
     ]
-    sites = {fact.site for fact in _flat(groups)}
+    sites = {fact.site for group in groups for fact in group}
     where = f" in the {groups[0][0].site_noun}" if sites & {"brain", "head"} and len(sites) == 1 else ""
-    return f"{style.pick(forms)}{where}", _flat(groups)
+    return f"{style.pick(forms)}{where}"
 
 
-def _say_unsure(groups: Sequence[Group], style: _Style) -> Said:
+def _say_unsure(groups: Sequence[Group], style: _Style) -> str:
     forms = [form_of(group[0]) for group in groups]
     names = either([form.named() for form in forms])
     be = verb_be(forms[0])
-    return (
-        style.pick(
-            (
-                f"it could not be determined whether there {be} {names}",
-                f"whether there {be} {names} could not be determined",
-                f"whether there {be} {names} is undetermined",
-                f"it is undetermined whether there {be} {names}",
-            )
-        ),
-        _flat(groups),
+    return style.pick(
+        (
+            f"it could not be determined whether there {be} {names}",
+            f"whether there {be} {names} could not be determined",
+            f"whether there {be} {names} is undetermined",
+            f"it is undetermined whether there {be} {names}",
+        )
     )
 
 
-def _structures(structures: Sequence[Fact], style: _Style) -> list[Said]:
-    """Return the sizes of normal structures: in one sentence, or one each."""
-    said = [fact for fact in structures if fact.sizes]
-    bare = [fact for fact in structures if not fact.sizes]
-    sentences: list[Said] = [(f"the {fact.noun} was outlined", [fact]) for fact in bare]
-    if not said:
-        return sentences
-    if len(said) == 1 or style.chance(0.4):
-        return sentences + [(_say_structure(fact, style), [fact]) for fact in said]
-    parts = [f"{fact.noun} {_sizes_in_a_list(fact)}" for fact in said]
-    of_parts = [f"{_sizes_in_a_list(fact)} for the {fact.noun}" for fact in said]
-    return [
-        *sentences,
-        (style.pick((f"measured: {join(parts)}", f"the measurements are {join(of_parts)}")), said),
-    ]
+def _say_measured(structures: Sequence[Fact], style: _Style) -> str:
+    """Return the sizes of normal structures."""
+    if len(structures) == 1:
+        return _say_structure(structures[0], style)
+    named = [f"{fact.noun} {_sizes_in_a_list(fact)}" for fact in structures]
+    counted = [f"{_sizes_in_a_list(fact)} for the {fact.noun}" for fact in structures]
+    return style.pick((f"measured: {join(named)}", f"the measurements are {join(counted)}"))
 
 
 def _say_structure(fact: Fact, style: _Style) -> str:
+    if not fact.sizes:
+        return f"the {fact.noun} was outlined"
     forms = [f"the {fact.noun} measures {_sizes_in_a_list(fact)}"]
     if len(fact.sizes) == 1 and fact.sizes[0].unit == "mL":
         forms += [f"the volume of the {fact.noun} is {fact.sizes[0].text}"]
@@ -318,57 +269,36 @@ def _sizes_in_a_list(fact: Fact) -> str:
 # -- impression ---------------------------------------------------------------------------------
 
 
-def _impression(groups: Sequence[Group], structures: Sequence[Fact], style: _Style) -> list[Said]:
+def _impression(plan: Sequence[Planned], style: _Style) -> list[Said]:
     """Return what is there in short, what stays open, and that nothing was found where nothing was."""
     said: list[Said] = []
-    for group in groups:
-        if _is_present(group):
-            said += _sum_up(group, style)
-    absent, unsure = _all_of(groups, Presence.ABSENT), _all_of(groups, Presence.UNDETERMINED)
-    if absent and not said:
-        said += [_say_absent(part, style) for part in _split(absent, style)]
-    said += [_say_open(group, style) for group in groups if _is_open(group)]
-    if unsure:
-        said += [_say_unsure(part, style) for part in _split(unsure, style)]
-    if structures and (not said or style.chance(0.5)):
-        said += _structures(structures, style)
+    is_there = any(planned.says is Says.PRESENT for planned in plan)
+    for planned in plan:
+        match planned.says:
+            case Says.PRESENT:
+                said.append(_sum_up(planned, style))
+            case Says.ABSENT if is_there:
+                continue
+            case Says.MEASURED if said and style.chance(0.5):
+                continue
+            case _:
+                said.append(_say(planned, style))
     return said
 
 
-def _sum_up(group: Group, style: _Style) -> list[Said]:
-    there = [fact for fact in group if fact.presence is Presence.PRESENT]
-    said: list[Said] = []
-    for facts in _statements(there):
-        form = form_of(facts[0])
-        many = _is_many(facts)
-        side, place = _whereabouts(facts, style)
-        hedge = "" if _is_sure(facts[0]) else style.hedge
-        name = form.named(hedge, side, many=many)
-        if form.is_counted and not many and style.chance(0.7):
-            name = name.partition(" ")[2]
-        size = short_size_of(facts[0]) if len(facts) == 1 else ""
-        said.append((f"{name}{place}{size}", facts))
-    contrary = _contrary(group, style)
-    if contrary:
-        text, last = said[-1]
-        said[-1] = f"{text}; {contrary}", [*last, *(f for f in group if f not in there)]
-    return said
+def _sum_up(planned: Planned, style: _Style) -> Said:
+    facts = planned.groups[0]
+    form = form_of(facts[0])
+    many = _is_many(facts)
+    side, place = _whereabouts(facts, style)
+    name = form.named("" if is_sure(facts[0]) else style.hedge, side, many=many)
+    if form.is_counted and not many and style.chance(0.7):
+        name = name.partition(" ")[2]
+    size = short_size_of(facts[0]) if len(facts) == 1 else ""
+    return "; ".join([f"{name}{place}{size}", *_contrary(planned, style)]), planned.facts
 
 
 # -- what a group is ----------------------------------------------------------------------------
-
-
-def _is_sure(fact: Fact) -> bool:
-    """Say whether a present fact is stated without a hedge."""
-    return fact.certainty is Certainty.HIGH
-
-
-def _is_present(group: Group) -> bool:
-    return any(fact.presence is Presence.PRESENT for fact in group)
-
-
-def _is_open(group: Group) -> bool:
-    return not _is_present(group) and len({fact.presence for fact in group}) > 1
 
 
 def _is_many(facts: Group) -> bool:
@@ -379,22 +309,6 @@ def _is_many(facts: Group) -> bool:
 
 def _placed(facts: Group) -> set[object]:
     return {(fact.side, fact.zone) for fact in facts if fact.side or fact.zone}
-
-
-def _all_of(groups: Sequence[Group], presence: Presence) -> list[Group]:
-    return [group for group in groups if all(fact.presence is presence for fact in group)]
-
-
-def _split(groups: list[Group], style: _Style) -> list[list[Group]]:
-    """Return a long list in two halves, now and then a short one too."""
-    if len(groups) > _MOST_IN_A_LIST or (len(groups) > 3 and style.chance(0.3)):  # noqa: PLR2004
-        half = (len(groups) + 1) // 2
-        return [groups[:half], groups[half:]]
-    return [groups] if groups else []
-
-
-def _flat(groups: Sequence[Group]) -> list[Fact]:
-    return [fact for group in groups for fact in group]
 
 
 __all__ = ["STUDY_KINDS", "Form", "draw_facts", "write_answer_sentences"]

@@ -16,21 +16,23 @@ from inference.findings import Laterality, Presence, Quantity
 from reporting.facts import Certainty, Fact, FactKind, Facts
 from reporting.recommendations import Recommendation
 from reporting.refine.answer import describe_schema
+from reporting.refine.plan import Planned, Says, is_sure, plan_sentences
 from reporting.refine.port import CompletionRequest
 
 #: What the model is told. Short, because the embedded model is small; a large one needs no more.
 SYSTEM: Final = (
-    "You word radiology reports. State every fact once under findings, each present fact in a sentence of "
-    "its own, and sum up under impression. Cite the ids of the facts in each sentence. Add nothing: no other "
-    "finding, number, side, comparison, cause or advice. Present facts without high confidence are possible, "
-    "not certain. Copy recommendations word for word. Answer in JSON: "
-    '{"findings": [{"text": "...", "ids": ["F1"]}], "impression": [{"text": "...", "ids": ["F1"]}], '
-    '"recommendation": [{"text": "...", "ids": ["R1"]}]}'
+    "You word radiology reports. Write one sentence for each line under findings, and sum up under "
+    "impression. Cite the ids of the facts in each sentence. What is possible stays possible. Add nothing: "
+    "no other finding, number, side, comparison, cause or advice. Copy recommendations word for word. "
+    'Answer in JSON: {"findings": [{"text": "...", "ids": ["F1"]}], '
+    '"impression": [{"text": "...", "ids": ["F1"]}], "recommendation": [{"text": "...", "ids": ["R1"]}]}'
 )
 _HEADINGS: Final = {
-    Presence.PRESENT: "Present",
-    Presence.ABSENT: "Absent",
-    Presence.UNDETERMINED: "Undetermined",
+    Says.PRESENT: "Present",
+    Says.OPEN: "Open",
+    Says.ABSENT: "Absent",
+    Says.UNDETERMINED: "Undetermined",
+    Says.MEASURED: "Measured",
 }
 _SIDES: Final = {
     Laterality.LEFT: "left",
@@ -86,16 +88,11 @@ def build_request(ground: Ground, *, max_tokens: int = 512, timeout_s: float = 6
 
 
 def describe_ground(ground: Ground) -> str:
-    """Return the user's message: one line per present fact, one for all absent ones, and the rest."""
+    """Return the user's message: one line for each planned sentence (`plan.plan_sentences`), and the rest."""
     lines = [f"Examination: {ground.examination}"] if ground.examination else []
     if ground.clinical:
         lines.append(f"Clinical information: {' '.join(ground.clinical)}")
-    present = ground.facts.with_presence(Presence.PRESENT)
-    lines += [f"{_HEADINGS[Presence.PRESENT]}: {describe_fact(fact)}" for fact in present]
-    for presence in (Presence.ABSENT, Presence.UNDETERMINED):
-        facts = ground.facts.with_presence(presence)
-        if facts:
-            lines.append(f"{_HEADINGS[presence]}: {'; '.join(_name(fact) for fact in facts)}")
+    lines += [describe_planned(one) for one in plan_sentences(ground.facts)]
     crude = clean_crude(ground.crude)
     if crude:
         lines.append(f"Unverified text, no source of facts: {crude}")
@@ -103,9 +100,47 @@ def describe_ground(ground: Ground) -> str:
     return "\n".join(lines)
 
 
+def describe_planned(planned: Planned) -> str:
+    """Return one sentence's facts on one line.
+
+    ``Present: F1 possible nodule, right lung, upper zone, 12 mm; another algorithm: absent F4``;
+    ``Absent: F2 hernia; F3, F7 mass``.
+    """
+    match planned.says:
+        case Says.PRESENT:
+            told = [_describe_present(planned.groups[0]), *_describe_contrary(planned.contrary)]
+        case Says.MEASURED:
+            told = [f"{_name(group)} {' and '.join(_sizes(group[0]))}".strip() for group in planned.groups]
+        case Says.OPEN:
+            told = [_name(planned.groups[0]), *_describe_contrary(planned.groups[0])]
+        case Says.ABSENT | Says.UNDETERMINED:
+            told = [_name(group) for group in planned.groups]
+    return f"{_HEADINGS[planned.says]}: {'; '.join(told)}"
+
+
+def _describe_present(facts: Sequence[Fact]) -> str:
+    sure = all(is_sure(fact) for fact in facts)
+    placed = [fact for fact in facts if fact.side or fact.zone] or facts[:1]
+    places = " and ".join(dict.fromkeys(describe_place(fact) for fact in placed))
+    parts = [_name(facts, "" if sure else "possible "), places]
+    return ", ".join([*parts, *_sizes(facts[0])] if len(facts) == 1 else parts)
+
+
+def _describe_contrary(facts: Sequence[Fact]) -> list[str]:
+    """Return what other models say: ``another algorithm: absent F4``, ``two algorithms: absent F4, F5``."""
+    told = []
+    for presence in (Presence.ABSENT, Presence.UNDETERMINED):
+        alike = [fact for fact in facts if fact.presence is presence]
+        if alike:
+            several = len({fact.algorithm for fact in alike}) > 1
+            who = "two algorithms" if several else "another algorithm"
+            told.append(f"{who}: {presence.value} {_aliases(alike)}")
+    return told
+
+
 def describe_fact(fact: Fact) -> str:
     """Return a present fact on one line: ``F1 nodule, right lung, upper zone, 12 mm, low confidence``."""
-    parts = [_name(fact), describe_place(fact), *_sizes(fact)]
+    parts = [_name((fact,)), describe_place(fact), *_sizes(fact)]
     if fact.kind is not FactKind.ANATOMY and fact.certainty is not Certainty.UNSTATED:
         parts.append(f"{fact.certainty.value} confidence")
     return ", ".join(part for part in parts if part)
@@ -116,8 +151,12 @@ def clean_crude(sentences: Sequence[str]) -> str:
     return _NOT_PLAIN.sub(" ", " ".join(sentences))[:_MAX_CRUDE_LENGTH].strip()
 
 
-def _name(fact: Fact) -> str:
-    return f"{fact.alias} {fact.noun}"
+def _name(facts: Sequence[Fact], hedge: str = "") -> str:
+    return f"{_aliases(facts)} {hedge}{facts[0].noun}"
+
+
+def _aliases(facts: Sequence[Fact]) -> str:
+    return ", ".join(fact.alias for fact in facts)
 
 
 def describe_place(fact: Fact) -> str:

@@ -58,9 +58,9 @@ def ground_of(case, **further):
 def test_the_prompt_of_a_chest_radiograph():
     assert build_request(ground_of(CHEST)).user == (
         "Examination: chest radiograph\n"
-        "Present: F1 cardiomegaly, heart, high confidence\n"
-        "Present: F2 pleural effusion, left pleura, lower zone, moderate confidence\n"
-        "Present: F3 nodule, right lung, upper zone, low confidence\n"
+        "Present: F1 cardiomegaly, heart\n"
+        "Present: F2 possible pleural effusion, left pleura, lower zone\n"
+        "Present: F3 possible nodule, right lung, upper zone\n"
         "Recommendation R1: Correlation with the clinical findings is advised.\n"
         "Recommendation R2: Comparison with earlier images is advised, if there are any.\n"
         "Recommendation R3: Findings of limited confidence should be confirmed by a radiologist on the "
@@ -69,11 +69,13 @@ def test_the_prompt_of_a_chest_radiograph():
 
 
 def test_sizes_absence_and_doubt_are_told_apart():
-    assert "1.2 mL, 11 mm x 7.2 mm, high confidence" in build_request(ground_of(make_case())).user
+    assert "1.2 mL, 11 mm x 7.2 mm" in build_request(ground_of(make_case())).user
     user = build_request(ground_of(make_label_case())).user
     assert "Absent: F4 hernia; F5 pneumothorax\nUndetermined: F3 sign of pulmonary oedema" in user
     assert "right lung" in build_request(ground_of(make_outlined_detection_case())).user
-    assert "confidence" not in build_request(ground_of(make_structure_case())).user
+    structures = build_request(ground_of(make_structure_case())).user
+    assert "possible" not in structures
+    assert "Measured: " in structures
 
 
 @pytest.mark.filterwarnings("ignore:.*(VR|length):UserWarning")  # pydicom's of the values, as meant
