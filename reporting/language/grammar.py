@@ -202,7 +202,7 @@ def _contrary(planned: Planned, style: _Style) -> list[str]:
     return clauses
 
 
-def _others(facts: Group) -> tuple[str, bool]:
+def _others(facts: Sequence[Fact]) -> tuple[str, bool]:
     several = len({fact.algorithm for fact in facts}) > 1
     return ("two algorithms", True) if several else ("another algorithm", False)
 
