@@ -50,7 +50,7 @@ CONCEPT_NAMES: Final = tuple(concept for concept, _ in CONCEPTS.values())
 """The fourteen findings that a text may state."""
 
 _LABEL_MODEL: Final = "chest-xray-labels"
-_BOX_ENCODER: Final = "backbone.body."
+BOX_ENCODER: Final = "backbone.body."
 """Where a chest-xray-boxes package keeps its convolutions."""
 
 _WRITTEN_AT_ONCE: Final = 32
@@ -277,9 +277,9 @@ def load_extractor(network: R2GenCMN, path: Path) -> None:
         return
     stored = load_file(path)
     chosen = {
-        name.removeprefix(_BOX_ENCODER): value.float() if value.is_floating_point() else value
+        name.removeprefix(BOX_ENCODER): value.float() if value.is_floating_point() else value
         for name, value in stored.items()
-        if name.startswith(_BOX_ENCODER)
+        if name.startswith(BOX_ENCODER)
     }
     try:
         encoder.load_state_dict(chosen)

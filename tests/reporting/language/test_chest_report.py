@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from inference.networks.r2gen_cmn import R2GenCMN
 from inference.packages import load_package
@@ -17,6 +18,7 @@ from inference.runner import Runner
 from inference.training.chest_xray import NIH_LABELS, ChestXrayDataError
 from inference.training.recipe import EvaluateRequest, TrainRequest
 from reporting.language.chest_report import (
+    BOX_ENCODER,
     CONCEPT_NAMES,
     VERSION,
     ExtractorWeightsError,
@@ -109,6 +111,22 @@ def test_a_run_resumes_where_it_stopped(package, label_folder, tmp_path):
     epochs = [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3]
     assert len(list(run.glob("patches-*.npy"))) == 2, "features are computed once"
+
+
+def test_the_first_layers_stay_and_the_last_learn_where_half_of_the_extractor_does(
+    package, label_folder, tmp_path
+):
+    weights = load_file(package.folder / "model.safetensors")
+    own = {n.removeprefix("visual_extractor.model."): v for n, v in weights.items() if "extractor.model" in n}
+    begun = tmp_path / "begun.safetensors"
+    save_file({f"{BOX_ENCODER}{name}": value for name, value in own.items()}, begun)
+    schedule = "{epochs: 1, batch_size: 8, is_bfloat16: false, is_extractor_frozen: false, frozen_share: 0.5}"
+    overrides = SETTINGS | {"schedule": schedule}
+    folder = train_model(TrainRequest(data=label_folder, out=tmp_path, overrides=overrides, pretrained=begun))
+    learned = load_file(folder / "model.safetensors")
+    same = {name for name in own if torch.equal(own[name], learned[f"visual_extractor.model.{name}"])}
+    assert {"conv_stem.weight", "bn1.weight", "bn1.running_mean"} <= same
+    assert len(same) < len(own)
 
 
 def test_a_package_words_a_crude_report_of_a_study_and_finds_nothing(package):
