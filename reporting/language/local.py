@@ -3,23 +3,22 @@
 For models that openvino-genai does not read, and for GPUs: any folder of a Hugging Face model, or
 a GGUF file. Nothing is fetched: a model that is not on the disk is an error. Decoding is greedy
 and, since transformers binds no grammar, free: what is not the JSON that was asked for is refused
-by the parser. One answer is generated at a time.
+by the parser.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Event, Lock
 from typing import Any
 
 from reporting.language.chat import render_chat
 from reporting.language.deadline import Deadline
-from reporting.language.loading import LoadedOnce
-from reporting.language.weights import INSTALL, MissingLanguageModelError, describe_weights
-from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
+from reporting.language.in_process import Generation, InProcessModel
+from reporting.language.weights import INSTALL, MissingLanguageModelError
+from reporting.refine.port import CompletionRequest, LanguageModelError
 
 
-class LocalModel:
+class LocalModel(InProcessModel[tuple[Any, Any]]):
     """A language model in this process.
 
     Parameters
@@ -33,40 +32,17 @@ class LocalModel:
     """
 
     def __init__(self, model: Path, *, adapter: Path | None = None, device: str = "auto") -> None:
-        self._model_path, self._adapter, self._device = model, adapter, device
-        self._loaded = LoadedOnce(self._read)
-        self._lock = Lock()
-        self._identity = ""
-
-    @property
-    def identity(self) -> str:
-        """Name of the model and of its adapter, each with the start of its weights' SHA-256."""
-        if not self._identity:
-            self._identity = describe_weights(self._model_path, self._adapter)
-        return self._identity
-
-    def load(self) -> None:
-        """Load the model, unless it is loaded; a request does it too.
-
-        Raises
-        ------
-        MissingLanguageModelError
-            If the model or a library is not installed.
-        LanguageModelError
-            If transformers cannot load it.
-        """
-        self._loaded.get()
+        super().__init__(model, adapter)
+        self._device = device
 
     def _read(self) -> tuple[Any, Any]:
         """Return the model and its tokenizer."""
-        if not self._model_path.exists():
-            raise MissingLanguageModelError("The language model is not there: check language.model.")
         try:
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             device = _choose_device(self._device, has_gpu=torch.cuda.is_available())
-            place, options = _locate(self._model_path)
+            place, options = _locate(self._model)
             tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **options)
             kind = torch.float32 if device == "cpu" else torch.bfloat16
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -84,48 +60,41 @@ class LocalModel:
         except (OSError, ValueError, RuntimeError, KeyError) as exc:
             raise LanguageModelError("transformers cannot load the language model or its adapter.") from exc
 
-    def complete(self, request: CompletionRequest, cancel: Event | None = None) -> Completion:
-        """Answer a prompt (`reporting.refine.port.LanguageModel.complete`); its schema binds nothing here."""
-        deadline = Deadline.of(request, cancel)
-        with deadline.take_turn(self._lock):
-            model, tokenizer = self._loaded.get(deadline)
-            return _generate(model, tokenizer, request, deadline)
+    def _generate(
+        self, loaded: tuple[Any, Any], request: CompletionRequest, deadline: Deadline
+    ) -> Generation:
+        import torch
+        from transformers import StoppingCriteria, StoppingCriteriaList
 
+        class Watch(StoppingCriteria):
+            def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
+                return torch.full((input_ids.shape[0],), deadline.is_over, device=input_ids.device)
 
-def _generate(model: Any, tokenizer: Any, request: CompletionRequest, deadline: Deadline) -> Completion:
-    import torch
-    from transformers import StoppingCriteria, StoppingCriteriaList
-
-    class Watch(StoppingCriteria):
-        def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
-            return torch.full((input_ids.shape[0],), deadline.is_over, device=input_ids.device)
-
-    prompt = tokenizer(
-        render_chat(tokenizer, request.system, request.user),
-        add_special_tokens=False,
-        return_tensors="pt",
-    ).to(model.device)
-    length = int(prompt.input_ids.shape[1])
-    try:
-        with torch.inference_mode():
-            output = model.generate(
-                **prompt,
-                max_new_tokens=request.max_tokens,
-                do_sample=False,
-                stopping_criteria=StoppingCriteriaList([Watch()]),
-                pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
-            )
-    except (RuntimeError, ValueError) as exc:
-        raise LanguageModelError("transformers broke down while it generated.") from exc
-    deadline.require()
-    tokens = output[0, length:]
-    return Completion(
-        text=str(tokenizer.decode(tokens, skip_special_tokens=True)),
-        seconds=deadline.spent_s,
-        prompt_tokens=length,
-        completion_tokens=len(tokens),
-        is_cut=len(tokens) >= request.max_tokens,
-    )
+        model, tokenizer = loaded
+        prompt = tokenizer(
+            render_chat(tokenizer, request.system, request.user),
+            add_special_tokens=False,
+            return_tensors="pt",
+        ).to(model.device)
+        length = int(prompt.input_ids.shape[1])
+        try:
+            with torch.inference_mode():
+                output = model.generate(
+                    **prompt,
+                    max_new_tokens=request.max_tokens,
+                    do_sample=False,
+                    stopping_criteria=StoppingCriteriaList([Watch()]),
+                    pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+                )
+        except (RuntimeError, ValueError) as exc:
+            raise LanguageModelError("transformers broke down while it generated.") from exc
+        deadline.require()
+        tokens = output[0, length:]
+        return Generation(
+            text=str(tokenizer.decode(tokens, skip_special_tokens=True)),
+            prompt_tokens=length,
+            completion_tokens=len(tokens),
+        )
 
 
 def _choose_device(wanted: str, *, has_gpu: bool) -> str:
