@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -39,51 +41,73 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the 
 ListOption = Annotated[bool, typer.Option("--list", help="List the recipes.")]
 
 
-@language_app.command()
-def train(
-    recipe: RecipeOption = "",
-    out: OutOption = None,
-    *,
-    settings: SettingsOption = None,
-    resume: ResumeOption = False,
-    listing: ListOption = False,
-) -> None:
-    """Fine-tune a language model by LoRA; Ctrl-C stops, --resume goes on."""
-    _require_extra()
-    from reporting.language.lora import LoraConfig, read_recipe, train_lora
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """What one command trains: by which configuration, by what, and what is said of the folder it writes."""
 
-    if listing:
-        _list_recipes()
-        return
-    config = read_recipe(recipe, LoraConfig, parse_overrides(settings or ()))
-    run = _open_run(out or Path("runs/language") / (Path(recipe).stem or "lora"), is_resuming=resume)
-    folder = _run(lambda: train_lora(config, run, resume=resume), run)
-    out_console.print(
-        f"adapter: {folder}\nuse it with PREREAD_LANGUAGE__ADAPTER={folder}", highlight=False, soft_wrap=True
-    )
+    config: type[Any]
+    train: Callable[..., Path]
+    said: str
 
 
-@language_app.command()
-def distill(
-    recipe: RecipeOption = "",
-    out: OutOption = None,
-    *,
-    settings: SettingsOption = None,
-    resume: ResumeOption = False,
-    listing: ListOption = False,
-) -> None:
-    """Teach a smaller language model by a larger one; Ctrl-C stops, --resume goes on."""
-    _require_extra()
+def _open_lora() -> _Training:
+    from reporting.language.lora import LoraConfig, train_lora
+
+    said = "adapter: {folder}\nuse it with PREREAD_LANGUAGE__ADAPTER={folder}"
+    return _Training(config=LoraConfig, train=train_lora, said=said)
+
+
+def _open_distillation() -> _Training:
     from reporting.language.distillation import DistillConfig, distil
-    from reporting.language.lora import read_recipe
 
-    if listing:
-        _list_recipes()
-        return
-    config = read_recipe(recipe, DistillConfig, parse_overrides(settings or ()))
-    run = _open_run(out or Path("runs/language") / (Path(recipe).stem or "distill"), is_resuming=resume)
-    folder = _run(lambda: distil(config, run, resume=resume), run)
-    out_console.print(f"student: {folder}", highlight=False, soft_wrap=True)
+    return _Training(config=DistillConfig, train=distil, said="student: {folder}")
+
+
+def _add_training(command: str, words: str, run_name: str, open_training: Callable[[], _Training]) -> None:
+    """Add a command that trains; all that do take the same options.
+
+    Parameters
+    ----------
+    command, words : str
+        Its name and its help.
+    run_name : str
+        Name of the run folder where no recipe names it.
+    open_training : callable
+        Imports what trains, when the command runs.
+    """
+
+    def train(
+        recipe: RecipeOption = "",
+        out: OutOption = None,
+        *,
+        settings: SettingsOption = None,
+        resume: ResumeOption = False,
+        listing: ListOption = False,
+    ) -> None:
+        _require_extra()
+        from reporting.language.lora import read_recipe
+
+        training = open_training()
+        if listing:
+            _list_recipes()
+            return
+        config = read_recipe(recipe, training.config, parse_overrides(settings or ()))
+        run = _open_run(out or Path("runs/language") / (Path(recipe).stem or run_name), is_resuming=resume)
+        folder = _run(lambda: training.train(config, run, resume=resume), run)
+        out_console.print(training.said.format(folder=folder), highlight=False, soft_wrap=True)
+
+    language_app.command(command, help=words)(train)
+
+
+_add_training(
+    "train", "Fine-tune a language model by LoRA; Ctrl-C stops, --resume goes on.", "lora", _open_lora
+)
+_add_training(
+    "distill",
+    "Teach a smaller language model by a larger one; Ctrl-C stops, --resume goes on.",
+    "distill",
+    _open_distillation,
+)
 
 
 @language_app.command()
