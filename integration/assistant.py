@@ -54,6 +54,7 @@ from reporting.assistant.tools import ToolPorts
 from reporting.comparison import Comparison
 from reporting.language.knowledge_graph import KnowledgeGraph as PhenotypeGraph
 from reporting.language.knowledge_graph import NodeKind
+from reporting.language.knowledge_graph import Relation as GraphRelation
 from reporting.language.library import Library as TextLibrary
 from reporting.language.passages import Passage
 from reporting.projection import Views, locate, read_views
@@ -73,8 +74,11 @@ _LOOK_EVERY_S: Final = 0.2
 _KEPT_RECORDS: Final = 16
 #: Conversations that share a lock wait for each other; one conversation never runs twice at once.
 _CONVERSATION_LOCKS: Final = 64
-#: Diseases and phenotypes, of each so many.
+#: Diseases, phenotypes and passages, of each so many.
 _RELATIONS: Final = 3
+_PASSAGES_LOOKED_AT: Final = 30
+#: Edges from a finding to a passage: through a sign and a disease at the most; what is farther off is chance.
+_LONGEST_WAY: Final = 3
 _CRUDE_TASK: Final = "report"
 _NAME_KEYWORDS: Final = (
     "PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
@@ -299,23 +303,31 @@ class SiteSources:
         self._settings = settings
         self._lock = threading.Lock()
         self._library: TextLibrary | None = None
-        self._graph: PhenotypeGraph | None = None
+        self._graph: tuple[int, PhenotypeGraph] | None = None
 
     def search(self, query: str, limit: int) -> Sequence[Passage]:
         """Return the passages of the library that fit best."""
         return self._open_library().search(query, limit)
 
     def related(self, concepts: Sequence[str]) -> Sequence[Relation]:
-        """Return diseases and phenotypes near to findings, with the way that leads there."""
+        """Return diseases, phenotypes and passages near to findings, with the way that leads there."""
         graph = self._open_graph()
-        kinds = (NodeKind.DISEASE, NodeKind.PHENOTYPE)
-        return tuple(
-            Relation(
-                text=f"{one.name} ({one.kind.value}): {'; '.join(one.path)}",
-                source=f"Human Phenotype Ontology, release {graph.release}",
-            )
-            for one in graph.related(concepts, _RELATIONS, kinds)
-        )
+        ontology = f"Human Phenotype Ontology, release {graph.release}"
+        named = [
+            Relation(text=_word_relation(one), source=ontology)
+            for one in graph.related(concepts, _RELATIONS, (NodeKind.DISEASE, NodeKind.PHENOTYPE))
+        ]
+        passages = {passage.passage_id: passage for passage in self._open_library().passages()}
+        near = [
+            (_word_relation(one), passages[one.key])
+            for one in graph.related(concepts, _PASSAGES_LOOKED_AT, (NodeKind.PASSAGE,))
+            if len(one.path) <= _LONGEST_WAY and one.key in passages
+        ]
+        texts = [
+            Relation(text=words, source=f"{passage.title}, {passage.source}", licence=passage.licence)
+            for words, passage in near[:_RELATIONS]
+        ]
+        return (*named, *texts)
 
     def _open_library(self) -> TextLibrary:
         with self._lock:
@@ -324,11 +336,17 @@ class SiteSources:
             return self._library
 
     def _open_graph(self) -> PhenotypeGraph:
+        """Return the graph of the library as it is now: texts may have come or gone since it was built."""
         library = self._open_library()
         with self._lock:
-            if self._graph is None:
-                self._graph = build_site_graph(self._settings, library)
-            return self._graph
+            version = library.version
+            if self._graph is None or self._graph[0] != version:
+                self._graph = (version, build_site_graph(self._settings, library))
+            return self._graph[1]
+
+
+def _word_relation(one: GraphRelation) -> str:
+    return f"{one.name} ({one.kind.value}): {'; '.join(one.path)}"
 
 
 # -- readings on request ------------------------------------------------------------------------

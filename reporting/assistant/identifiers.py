@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from reporting.assistant.vocabulary import is_vocabulary
@@ -20,6 +21,20 @@ from reporting.assistant.vocabulary import is_vocabulary
 REMOVED: Final = "[removed]"
 #: An identifier as short as this occurs in every text: it is taken out of free text as a whole word only.
 _SHORT: Final = 4
+#: A number as short as this (Study ID "1") is in every measurement and interval: it is taken out only where
+#: the words before it make it an identifier.
+_TRIVIAL_DIGITS: Final = 3
+_NAMED_AS_IDENTIFIER: Final = (
+    r"(\b(?:patient|person|case|record|accession|mrn|pid|id)\b[\s:#=.]*"
+    r"(?:(?:id|identifier|number|no|nr|is)\b[\s:#=.]*){0,2})"
+)
+#: A publication (ISO 26324), and terms and releases of the ontologies that are cited: nobody's digits.
+_PUBLIC: Final = re.compile(
+    r"\bdoi(?:\.org/|:\s*)10\.\d{4,9}/[^\s,;)\]\"]+"
+    r"|\b(?:HP|OMIM|ORPHA):\d{1,7}\b"
+    r"|\b(?:HPO|Human Phenotype Ontology, release) \d{4}-\d{2}-\d{2}\b",
+    re.IGNORECASE,
+)
 _LAST_LATIN: Final = "\u024f"
 _MONTHS: Final = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 #: A UID (PS3.5 chapter 9).
@@ -60,10 +75,9 @@ def redact(text: str, identifiers: Identifiers) -> str:
     A part of a name that is a word of the vocabulary of questions ("Mass", "Long") stays: in a
     question it says nothing of the patient.
     """
-    for pattern in _ANYBODYS:
-        text = pattern.sub(REMOVED, text)
+    text = _take_out_anybodys(text)
     for number in identifiers.numbers:
-        text = _number_pattern(number).sub(REMOVED, text) if _alphanumeric(number) else text
+        text = _take_out_number(text, number)
     parts = _name_parts(identifiers.names)
     for part in parts:
         if any(letter > _LAST_LATIN for letter in part):
@@ -79,6 +93,25 @@ def mentions(text: str, identifiers: Identifiers) -> bool:
         return True
     folded = {_fold(part) for part in _name_parts(identifiers.names) if len(part) > _SHORT}
     return any(_names(token, folded) for token in _TOKEN.findall(text))
+
+
+def _take_out_anybodys(text: str) -> str:
+    """Return a text without what looks like a date, a number or an address of anybody."""
+    kept, rest = _PUBLIC.findall(text), _PUBLIC.split(text)
+    for pattern in _ANYBODYS:
+        rest = [pattern.sub(REMOVED, piece) for piece in rest]
+    return "".join(piece + public for piece, public in zip_longest(rest, kept, fillvalue=""))
+
+
+def _take_out_number(text: str, number: str) -> str:
+    plain = _alphanumeric(number)
+    if not plain:
+        return text
+    pattern = _number_pattern(number)
+    if plain.isdigit() and len(plain) <= _TRIVIAL_DIGITS:
+        named = re.compile(_NAMED_AS_IDENTIFIER + pattern.pattern, re.IGNORECASE)
+        return named.sub(rf"\g<1>{REMOVED}", text)
+    return pattern.sub(REMOVED, text)
 
 
 def _name_parts(names: Iterable[str]) -> list[str]:

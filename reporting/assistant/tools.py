@@ -33,6 +33,7 @@ from reporting.draft.findings import describe_estimate, describe_findings
 from reporting.draft.kinds import name_finding, number_titles, present
 from reporting.draft.procedure import describe_procedure
 from reporting.draft.words import capitalise, describe_sizes, end_sentence, join
+from reporting.language.knowledge_graph import ASSOCIATION_NOTICE
 from reporting.projection import locate
 from reporting.safety import (
     ABSENCE_SENTENCE,
@@ -47,7 +48,7 @@ from reporting.safety import (
 #: Longest quotation, in characters: what a reader takes in beside the images.
 _LONGEST_QUOTE: Final = 700
 _MOST_PASSAGES: Final = 3
-_MOST_RELATIONS: Final = 6
+_MOST_RELATIONS: Final = 9
 _MOST_PRIORS: Final = 3
 
 
@@ -379,14 +380,17 @@ def _retrieve(call: ToolCall, record: StudyRecord, ports: ToolPorts, _cancel: Ev
     query = call.get("query")
     found = ports.library.search(query, 2 * _MOST_PASSAGES)
     fitting = [passage for passage in found if _shares_words(query, f"{passage.title} {passage.text}")]
-    for passage in fitting[:_MOST_PASSAGES]:
+    names: set[str] = set()
+    for number, passage in enumerate(fitting[:_MOST_PASSAGES], 1):
         clean, title = _clean(passage.text, record), _clean(passage.title, record)
-        name = _clean(passage.passage_id, record).replace(" ", "-")
+        name = f"source/{_name_passage(passage, record)}"
+        name = f"{name}-{number}" if name in names else name
+        names.add(name)
         if not clean or not title:
-            yield _remark(f"source/{name or 'unnamed'}", LEFT_OUT_SENTENCE)
+            yield _remark(name, LEFT_OUT_SENTENCE)
             continue
         yield Evidence(
-            evidence_id=f"source/{name}",
+            evidence_id=name,
             kind=EvidenceKind.PASSAGE,
             text=_shorten(clean),
             source=f"{title}, {_clean(passage.source, record) or 'source not named'}",
@@ -394,6 +398,14 @@ def _retrieve(call: ToolCall, record: StudyRecord, ports: ToolPorts, _cancel: Ev
         )
     if not fitting:
         yield _remark("sources/none", "The site's sources hold nothing on this question.")
+
+
+def _name_passage(passage: FoundPassage, record: StudyRecord) -> str:
+    """Return the id by which a passage is cited: the library's, without identifiers."""
+    document, mark, place = passage.passage_id.rpartition("#")
+    if not place.isdecimal():
+        document, mark, place = passage.passage_id, "", ""
+    return f"{_clean(document, record).replace(' ', '-') or 'unnamed'}{mark}{place}"
 
 
 def _related(call: ToolCall, record: StudyRecord, ports: ToolPorts, _cancel: Event) -> Iterator[Evidence]:
@@ -404,16 +416,20 @@ def _related(call: ToolCall, record: StudyRecord, ports: ToolPorts, _cancel: Eve
         _wanted(call, record) or {f.concept for a in record.analyses for f in present(a.findings)}
     )
     relations = ports.graph.related(concepts) if concepts else ()
+    if relations:
+        yield replace(_remark("graph/notice", ASSOCIATION_NOTICE), is_required=True)
     for number, one in enumerate(relations[:_MOST_RELATIONS], 1):
         text, source = _clean(one.text, record), _clean(one.source, record)
-        if text and source:
-            yield Evidence(
-                evidence_id=f"graph/{number}",
-                kind=EvidenceKind.RELATION,
-                text=capitalise(end_sentence(text)),
-                source=source,
-                licence=_clean(one.licence, record),
-            )
+        if not text or not source:
+            yield _remark(f"graph/{number}", LEFT_OUT_SENTENCE)
+            continue
+        yield Evidence(
+            evidence_id=f"graph/{number}",
+            kind=EvidenceKind.RELATION,
+            text=capitalise(end_sentence(text)),
+            source=source,
+            licence=_clean(one.licence, record),
+        )
     if not relations:
         yield _remark("graph/none", "The knowledge graph holds nothing on this question.")
 

@@ -143,6 +143,23 @@ def test_a_name_that_is_a_word_of_questions_stays() -> None:
     assert redact("Did Li improve?", Identifiers(names=("Li^Ng",))) == f"Did {REMOVED} improve?"
 
 
+def test_a_number_that_is_in_every_text_is_taken_out_only_where_it_is_called_an_identifier() -> None:
+    who = Identifiers(numbers=("1", "12"))
+    for kept in ("Run the model on series 1", "CT at 12 months; a gap of 1 mm", "Is lesion 1 larger?"):
+        assert redact(kept, who) == kept
+    for named in ("patient 12", "Patient ID: 12", "MRN no. 12", "the accession number is 1"):
+        assert redact(f"Is it the tumour of {named}?", who).endswith(f"{REMOVED}?")
+
+
+def test_where_a_source_is_published_is_nobodys_identifier() -> None:
+    source = "A guideline, doi:10.1148/radiol.2017161659; https://doi.org/10.1200/JCO.2009.26.3541, 2017"
+    assert redact(source, IDENTIFIERS) == source
+    term = "A sign [HP:0002107] of a syndrome [OMIM:130050] (HPO 2025-01-16, annotation of ORPHA:99818)"
+    assert redact(term, IDENTIFIERS) == term
+    assert REMOVED in redact("doi:10.1148/x of ACC0001, 2017161659", IDENTIFIERS)
+    assert "ACC0001" not in redact("doi:10.1148/ACC0001", IDENTIFIERS)
+
+
 @given(
     name=st.text(st.characters(categories=["Lu", "Ll", "Lo"]), min_size=5, max_size=16),
     number=st.from_regex(r"\A[A-Z0-9]{6,16}\Z"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from threading import Event
 
@@ -23,9 +24,10 @@ from assistant_cases import (
 
 from inference.findings import Caveat, Doubt
 from reporting.assistant.evidence import Evidence, EvidenceKind, ToolCall, ToolName
-from reporting.assistant.record import AsideState, StudyRecord
+from reporting.assistant.record import AsideState, Relation, StudyRecord
 from reporting.assistant.tools import ToolPorts, call_tool
 from reporting.facts import collect_facts
+from reporting.language.knowledge_graph import ASSOCIATION_NOTICE
 from reporting.safety import ASIDE_SENTENCE, HEATMAP_SENTENCE, LEFT_OUT_SENTENCE
 
 
@@ -145,6 +147,32 @@ def test_a_passage_that_gives_instructions_or_names_the_patient_is_kept_out() ->
     ]  # fmt: skip
 
 
+def test_passages_keep_ids_of_their_own_whatever_is_taken_out_of_them() -> None:
+    names = ("text#1", "text#2", "SYN-0001/a#1", "SYN-0001/a#2", "0001/Testpatient#1")
+    passages = tuple(FakePassage(name, f"Nodule {name[-1]} of 1 mm.") for name in names)
+    record = chest_record(identifiers=replace(IDENTIFIERS, numbers=(*IDENTIFIERS.numbers, "1", "0001")))
+    for some in (passages[:3], passages[2:], passages[2:3] * 2):
+        evidence = call(ToolName.RETRIEVE, record, ToolPorts(library=FakeLibrary(some)), query="nodule")
+        ids = [item.evidence_id for item in evidence]
+        assert len(set(ids)) == len(ids) == len(some)
+        assert "SYN" not in "".join(ids)
+        assert {item.text[-5:] for item in evidence} == {"1 mm."}
+    first = call(ToolName.RETRIEVE, record, ToolPorts(library=FakeLibrary(passages[:2])), query="nodule")
+    assert [item.evidence_id for item in first] == ["source/text#1", "source/text#2"]
+
+
+def test_a_relation_that_gives_instructions_is_left_out_and_said_to_be() -> None:
+    class Hostile:
+        def related(self, concepts: Sequence[str]) -> Sequence[Relation]:
+            return (
+                Relation(text=f"{INJECTION} (passage): named", source="Ward"),
+                Relation(text="Heart is within thorax", source="Ward"),
+            )
+
+    evidence = call(ToolName.RELATED, chest_record(), ToolPorts(graph=Hostile()), concepts="cardiomegaly")
+    assert [item.text for item in evidence[1:]] == [LEFT_OUT_SENTENCE, "Heart is within thorax."]
+
+
 def test_a_note_or_doubt_that_gives_instructions_is_left_out() -> None:
     analysis = brain_record().analyses[0]
     doubt = Doubt(caveat=Caveat.LOW_CONFIDENCE, sentence=INJECTION)
@@ -162,7 +190,8 @@ def test_a_note_or_doubt_that_gives_instructions_is_left_out() -> None:
 
 def test_relations_name_their_source() -> None:
     evidence = call(ToolName.RELATED, chest_record(), concepts="cardiomegaly")
-    assert evidence[0].source == "Sample ontology"
+    assert (evidence[0].text, evidence[0].is_required) == (ASSOCIATION_NOTICE, True)
+    assert evidence[1].source == "Sample ontology"
     assert call(ToolName.RELATED, chest_record(), ToolPorts())[0].kind is EvidenceKind.REMARK
     assert call(ToolName.RELATED, chest_record(), ToolPorts(graph=FakeGraph()))
 
