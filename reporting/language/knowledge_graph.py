@@ -1,28 +1,33 @@
 """Pure. Findings, anatomy, measurements, phenotypes, diseases and passages as one graph, and what is near.
 
-Nodes and edges are typed, and every edge says where it is from. What is related to a study's findings is
-ranked by personalised PageRank: a walker starts at the findings, follows edges, and returns now and then;
-what it meets often is related. Diseases found so are associations of the Human Phenotype Ontology with
-rare diseases, never a diagnosis and no probability (``reporting.safety`` has the banner's words).
-
-References
-----------
-Haveliwala. Topic-sensitive PageRank. WWW 2002. doi:10.1145/511446.511513
+Nodes and edges are typed, and every edge says where it is from (`graph_content`). What is related to a
+study's findings is ranked by personalised PageRank (`graph_walk`): a walker starts at the findings, follows
+edges, and returns now and then; what it meets often is related. Diseases found so are associations of the
+Human Phenotype Ontology with rare diseases, never a diagnosis and no probability (``reporting.safety`` has
+the banner's words).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reporting.codes import code_finding, code_quantity, code_site
+from reporting.codes import code_finding
 from reporting.errors import ReportingError
-from reporting.language.finding_terms import FINDING_TERMS, QUANTITY_PHRASES
+from reporting.language.graph_content import (
+    NodeKind,
+    add_findings,
+    add_passages,
+    add_phenotypes,
+    key_of,
+    name_node,
+    name_nodes,
+)
+from reporting.language.graph_walk import Walk
 from reporting.language.mentions import Vocabulary
 from reporting.language.passages import Passage
 from reporting.language.phenotypes import PhenotypeTable, load_phenotypes
@@ -30,34 +35,19 @@ from reporting.language.phenotypes import PhenotypeTable, load_phenotypes
 if TYPE_CHECKING:
     from reporting.language.library import Library
 
+__all__ = [
+    "ASSOCIATION_NOTICE",
+    "RELATED_KINDS",
+    "KnowledgeGraph",
+    "KnowledgeGraphError",
+    "NodeKind",
+    "Relation",
+    "assemble_graph",
+    "build_graph",
+]
+
 ASSOCIATION_NOTICE: Final = "Associations from the Human Phenotype Ontology, not a diagnosis."
 """What stands above diseases that the graph names."""
-
-_DAMPING: Final = 0.85
-"""Probability that the walker goes on, rather than back to the findings (Page et al. 1999)."""
-_CODES: Final = "codes.py of this node"
-#: What an edge weighs in the walk; of edges to phenotypes, what a nat of information content weighs.
-_CODED_AS: Final = 4.0
-_MENTIONS: Final = 1.0
-_LIES_IN: Final = 0.25
-_MEASURED_BY: Final = 0.25
-_IS_A: Final = 1.0
-_PER_NAT: Final = 0.25
-_LEAST: Final = 0.05
-_MAXIMUM_ROUNDS: Final = 100
-_TOLERANCE: Final = 1e-8
-
-
-class NodeKind(StrEnum):
-    """What a node is."""
-
-    FINDING = "finding"
-    ANATOMY = "anatomy"
-    MEASUREMENT = "measurement"
-    PHENOTYPE = "phenotype"
-    DISEASE = "disease"
-    PASSAGE = "passage"
-
 
 _CITED_KINDS: Final = frozenset({NodeKind.PHENOTYPE, NodeKind.DISEASE, NodeKind.PASSAGE})
 """The kinds whose keys a reader can look up."""
@@ -130,10 +120,10 @@ def assemble_graph(table: PhenotypeTable, passages: Iterable[Passage]) -> Knowle
     except ImportError as exc:
         raise KnowledgeGraphError("networkx is missing for the graph: install the extra `language`.") from exc
     graph = nx.Graph()
-    _add_phenotypes(graph, table)
-    _add_findings(graph, table)
-    vocabulary = Vocabulary(_names(table))
-    _add_passages(graph, vocabulary, passages)
+    add_phenotypes(graph, table)
+    add_findings(graph, table)
+    vocabulary = Vocabulary(name_nodes(table))
+    add_passages(graph, vocabulary, passages)
     return KnowledgeGraph(graph, vocabulary, release=table.release)
 
 
@@ -186,7 +176,7 @@ class KnowledgeGraph:
         """
         for concept in concepts:
             code_finding(concept)
-        starts = [_node(NodeKind.FINDING, concept) for concept in dict.fromkeys(concepts)]
+        starts = [name_node(NodeKind.FINDING, concept) for concept in dict.fromkeys(concepts)]
         return self._near([node for node in starts if node in self._graph], limit, kinds)
 
     def rank_for_text(self, text: str, kind: NodeKind, limit: int) -> tuple[tuple[str, float], ...]:
@@ -195,7 +185,7 @@ class KnowledgeGraph:
         if not starts or limit < 1:
             return ()
         best = self._best(self._scores(starts), kind, set(starts), limit)
-        return tuple((node.partition("|")[2], score) for node, score in best)
+        return tuple((key_of(node), score) for node, score in best)
 
     def _near(self, starts: Sequence[str], limit: int, kinds: Sequence[NodeKind]) -> tuple[Relation, ...]:
         if not starts or limit < 1:
@@ -210,7 +200,7 @@ class KnowledgeGraph:
                 kind=self._kind(node),
                 score=score,
                 path=tuple(self._step(*pair) for pair in pairwise(self._way_to(node, ways))),
-                key=node.partition("|")[2],
+                key=key_of(node),
             )
             for node, score in chosen
         )
@@ -219,7 +209,7 @@ class KnowledgeGraph:
         self, scores: Mapping[str, float], kind: NodeKind, known: set[str], limit: int
     ) -> list[tuple[str, float]]:
         """Return the nodes of a kind that the walk met most, without those known already."""
-        prefix = _node(kind, "")
+        prefix = name_node(kind, "")
         found = [(n, s) for n, s in scores.items() if n.startswith(prefix) and n not in known]
         return sorted(found, key=lambda item: (-item[1], item[0]))[:limit]
 
@@ -235,30 +225,12 @@ class KnowledgeGraph:
         The walk itself does not go through passages: what a text names side by side is no association, and
         the diseases must not depend on what a site has in its library.
         """
-        scores = self._walk(starts)
+        scores = self._walk.shares(starts)
         for node, share in list(scores.items()):
             passages = self._passages_of(node)
             for passage, weight in passages:
                 scores[passage] = scores.get(passage, 0.0) + share * weight / len(passages)
         return scores
-
-    def _walk(self, starts: Sequence[str]) -> dict[str, float]:
-        """Return the share of the walk spent at each node that can be reached; they sum to 1.
-
-        As ``networkx.pagerank``, which a test holds it to, but with a matrix that is made once: a question
-        takes milliseconds instead of a second.
-        """
-        import numpy as np
-
-        nodes, positions, transitions = self._matrix
-        start = np.zeros(len(nodes))
-        start[[positions[node] for node in starts]] = 1.0 / len(starts)
-        ranks = start
-        for _ in range(_MAXIMUM_ROUNDS):
-            last, ranks = ranks, _DAMPING * (transitions @ ranks) + (1.0 - _DAMPING) * start
-            if float(np.abs(ranks - last).sum()) < _TOLERANCE:
-                break
-        return {nodes[index]: float(ranks[index]) for index in np.flatnonzero(ranks > 0)}
 
     @cached_property
     def _core(self) -> Any:
@@ -267,18 +239,11 @@ class KnowledgeGraph:
         return self._graph.subgraph(kept).copy()
 
     @cached_property
-    def _matrix(self) -> tuple[list[str], dict[str, int], Any]:
-        """Nodes, their positions, and the (N, N) probabilities of stepping from a column to a row."""
-        import networkx as nx
-        import scipy.sparse
-
-        nodes = list(self._core)
-        weights = nx.to_scipy_sparse_array(self._core, nodelist=nodes, weight="weight", dtype=float)
-        scale = scipy.sparse.diags_array(1.0 / weights.sum(axis=0).clip(min=_LEAST))
-        return nodes, {node: index for index, node in enumerate(nodes)}, (weights @ scale).tocsr()
+    def _walk(self) -> Walk:
+        return Walk(self._core)
 
     def _passages_of(self, node: str) -> list[tuple[str, float]]:
-        prefix = _node(NodeKind.PASSAGE, "")
+        prefix = name_node(NodeKind.PASSAGE, "")
         edges = self._graph[node].items() if len(self._graph[node]) > len(self._core[node]) else ()
         return [(other, edge["weight"]) for other, edge in edges if other.startswith(prefix)]
 
@@ -301,98 +266,9 @@ class KnowledgeGraph:
         return f"{self._label(here)} {words} {self._label(there)} ({edge['source']})"
 
     def _label(self, node: str) -> str:
-        kind, _, key = node.partition("|")
         name = str(self._graph.nodes[node]["name"])
-        return f"{name} [{key}]" if kind in _CITED_KINDS else name
+        return f"{name} [{key_of(node)}]" if self._kind(node) in _CITED_KINDS else name
 
     def _kind(self, node: str) -> NodeKind:
         kind: NodeKind = self._graph.nodes[node]["kind"]
         return kind
-
-
-def _node(kind: NodeKind, key: str) -> str:
-    return f"{kind.value}|{key}"
-
-
-def _link(
-    graph: Any, origin: str, end: str, *, relation: str, reverse: str, source: str, weight: float
-) -> None:
-    """Add an edge that reads ``origin relation end``, and ``end reverse origin`` the other way."""
-    weight = max(weight, _LEAST)
-    graph.add_edge(
-        origin, end, origin=origin, relation=relation, reverse=reverse, source=source, weight=weight
-    )
-
-
-def _add_phenotypes(graph: Any, table: PhenotypeTable) -> None:
-    source = f"HPO {table.release}"
-    information = {phenotype.term_id: phenotype.information for phenotype in table.phenotypes}
-    for phenotype in table.phenotypes:
-        node = _node(NodeKind.PHENOTYPE, phenotype.term_id)
-        graph.add_node(node, kind=NodeKind.PHENOTYPE, name=phenotype.name)
-    for phenotype in table.phenotypes:
-        node = _node(NodeKind.PHENOTYPE, phenotype.term_id)
-        for parent in phenotype.parents:
-            broader = _node(NodeKind.PHENOTYPE, parent)
-            _link(graph, node, broader, relation="is a", reverse="can be", source=source, weight=_IS_A)
-    for disease in table.diseases:
-        node = _node(NodeKind.DISEASE, disease.disease_ids[0])
-        graph.add_node(node, kind=NodeKind.DISEASE, name=disease.name)
-        for term_id in disease.term_ids:
-            _link(
-                graph,
-                node,
-                _node(NodeKind.PHENOTYPE, term_id),
-                relation="has the sign",
-                reverse="is a sign of",
-                source=f"{source}, annotation of {', '.join(disease.disease_ids)}",
-                weight=_PER_NAT * information[term_id],
-            )
-
-
-def _add_findings(graph: Any, table: PhenotypeTable) -> None:
-    source = f"this node's table, HPO {table.release}"
-    for key, terms in FINDING_TERMS.items():
-        node = _node(NodeKind.FINDING, key)
-        graph.add_node(node, kind=NodeKind.FINDING, name=code_finding(key).label)
-        for link in terms.phenotypes:
-            sign = _node(NodeKind.PHENOTYPE, link.term_id)
-            words = link.match.value
-            _link(graph, node, sign, relation=words, reverse="is found as", source=source, weight=_CODED_AS)
-        site = _node(NodeKind.ANATOMY, terms.site)
-        graph.add_node(site, kind=NodeKind.ANATOMY, name=code_site(terms.site).noun)
-        _link(graph, node, site, relation="lies in", reverse="may hold", source=_CODES, weight=_LIES_IN)
-        for quantity in terms.quantities:
-            measure = _node(NodeKind.MEASUREMENT, quantity.value)
-            graph.add_node(measure, kind=NodeKind.MEASUREMENT, name=code_quantity(quantity).meaning)
-            _link(
-                graph, node, measure, relation="is measured by", reverse="measures", source=_CODES,
-                weight=_MEASURED_BY,
-            )  # fmt: skip
-
-
-def _add_passages(graph: Any, vocabulary: Vocabulary, passages: Iterable[Passage]) -> None:
-    for passage in passages:
-        found = vocabulary.find(f"{passage.title}\n{passage.text}")
-        if not found:
-            continue
-        node = _node(NodeKind.PASSAGE, passage.passage_id)
-        graph.add_node(node, kind=NodeKind.PASSAGE, name=passage.title)
-        for other, count in found.items():
-            weight = _MENTIONS * count / sum(found.values())
-            _link(
-                graph, node, other, relation="names", reverse="is named in", source=passage.source,
-                weight=weight,
-            )  # fmt: skip
-
-
-def _names(table: PhenotypeTable) -> dict[str, tuple[str, ...]]:
-    """Return the phrases of each node that a text can name."""
-    names = {_node(NodeKind.FINDING, key): terms.phrases for key, terms in FINDING_TERMS.items()}
-    measured = {quantity for terms in FINDING_TERMS.values() for quantity in terms.quantities}
-    names |= {
-        _node(NodeKind.MEASUREMENT, quantity.value): QUANTITY_PHRASES[quantity] for quantity in measured
-    }
-    names |= {_node(NodeKind.PHENOTYPE, p.term_id): (p.name, *p.synonyms) for p in table.phenotypes}
-    names |= {_node(NodeKind.DISEASE, d.disease_ids[0]): (d.name,) for d in table.diseases}
-    return names

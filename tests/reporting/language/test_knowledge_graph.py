@@ -11,7 +11,7 @@ from reporting.language.knowledge_graph import KnowledgeGraph, NodeKind, assembl
 from reporting.language.passages import Passage
 from reporting.language.phenotypes import Disease, Phenotype, PhenotypeTable
 
-nx = pytest.importorskip("networkx")
+pytest.importorskip("networkx")
 
 _ROOTS = {link.term_id: link.name for terms in FINDING_TERMS.values() for link in terms.phenotypes}
 _OTHERS = {"HP:0001945": "Fever", "HP:0000252": "Microcephaly"}
@@ -89,16 +89,6 @@ def test_the_library_does_not_change_what_is_associated(graph: KnowledgeGraph) -
 def test_a_findings_own_sign_is_no_answer(graph: KnowledgeGraph) -> None:
     assert "HP:0002202" not in {r.key for r in graph.related(["effusion"], 50)}
     assert "HP:0001945" in {r.key for r in graph.related(["effusion"], 50)}
-
-
-def test_the_walk_is_personalised_pagerank(graph: KnowledgeGraph) -> None:
-    starts = ["finding|effusion", "finding|nodule"]
-    share = dict.fromkeys(starts, 0.5)
-    expected = nx.pagerank(graph._core, alpha=0.85, personalization=share, tol=1e-12, max_iter=1000)
-    walked = graph._walk(starts)
-    assert sum(walked.values()) == pytest.approx(1.0)
-    for node, visited in expected.items():
-        assert walked.get(node, 0.0) == pytest.approx(visited, abs=1e-6)
 
 
 def test_a_finding_without_a_term_has_no_diseases_of_its_own(graph: KnowledgeGraph) -> None:
