@@ -248,10 +248,10 @@ class KnowledgeGraph:
         return [(other, edge["weight"]) for other, edge in edges if other.startswith(prefix)]
 
     def _ways(self, starts: Sequence[str]) -> dict[str, list[str]]:
-        """Return the shortest ways from the starts, none through a passage."""
+        """Return the shortest ways from the starts, none through a passage; of equal ones the first start's."""
         import networkx as nx
 
-        ways: dict[str, list[str]] = nx.multi_source_dijkstra_path(self._core, set(starts), weight=None)
+        ways: dict[str, list[str]] = nx.multi_source_dijkstra_path(self._core, starts, weight=None)
         return ways
 
     def _way_to(self, node: str, ways: Mapping[str, list[str]]) -> list[str]:

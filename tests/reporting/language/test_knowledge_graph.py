@@ -73,6 +73,13 @@ def test_every_answer_shows_its_way_and_sources(graph: KnowledgeGraph) -> None:
     )
 
 
+@pytest.mark.parametrize("concepts", [["effusion", "cardiomegaly"], ["cardiomegaly", "effusion"]])
+def test_of_ways_that_are_as_short_the_one_from_the_finding_named_first_is_shown(graph, concepts) -> None:
+    (first, *_) = graph.related(concepts, 1, [NodeKind.DISEASE])
+    assert first.key == "OMIM:2"
+    assert first.path[0].startswith(code_finding(concepts[0]).label)
+
+
 def test_the_way_to_a_passage_ends_at_the_passage(graph: KnowledgeGraph) -> None:
     found = graph.related(["effusion"], kinds=[NodeKind.PASSAGE])
     assert [r.key for r in found] == ["a#1", "b#1"]
