@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_node.errors import PrereadError, TransientError
 from dicom_node.ledger import Ledger
-from integration.assistant import AssistantService, Inquiry
+from integration.assistant_service import AssistantService, Inquiry
 from integration.observability import describe_error
-from reporting.assistant.answer import Answer
+from reporting.assistant.answer import Answer, show_citation
 from reporting.assistant.exchange import AssistantEvent, EventKind, Exchange
 from reporting.assistant.question import Question
 
@@ -219,16 +219,7 @@ def show_answer(answer: Answer) -> dict[str, Any]:
         "sentences": [{"text": one.text, "citations": list(one.citations)} for one in answer.sentences],
         "closing": answer.closing,
         "author": answer.author.value,
-        "citations": [
-            {
-                "id": one.citation_id,
-                "kind": one.kind.value,
-                "finding_ids": list(one.finding_ids),
-                "source": one.source,
-                "licence": one.licence,
-            }
-            for one in answer.citations
-        ],
+        "citations": [show_citation(one) for one in answer.citations],
         "text": answer.plain,
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 from reporting_cases import make_case, make_detection_case, make_fusion_case, make_label_case
 
 from inference.findings import Analysis, Caveat, Doubt
+from reporting.assistant.evidence import Evidence, ToolCall, ToolName
 from reporting.assistant.exchange import AssistantEvent, Exchange, Planner
 from reporting.assistant.graph import Assistant, AssistantLimits
 from reporting.assistant.identifiers import Identifiers
@@ -25,7 +26,7 @@ from reporting.assistant.record import (
     SeriesLine,
     StudyRecord,
 )
-from reporting.assistant.tools import ToolPorts
+from reporting.assistant.tools import ToolPorts, call_tool
 from reporting.comparison import Comparison, Prior, compare_with_prior
 from reporting.projection import Place, Zone, read_views
 from reporting.refine.port import Completion, CompletionRequest, LanguageModelError
@@ -290,3 +291,15 @@ def ask(assistant: Assistant, record: StudyRecord, text: str, conversation: str 
     events: list[AssistantEvent] = []
     question = Question(run_id=record.run_id, text=text, conversation=conversation)
     return assistant.ask(question, record, events.append)
+
+
+def call_named(
+    tool: ToolName, record: StudyRecord, ports: ToolPorts | None = None, **arguments: str
+) -> tuple[Evidence, ...]:
+    """What one tool says of a study."""
+    wanted = ToolCall(tool=tool, arguments=arguments)
+    return call_tool(wanted, record, ports or ports_for(record), Event()).evidence
+
+
+def text_of(evidence: Sequence[Evidence]) -> str:
+    return "\n".join(item.text for item in evidence)

@@ -135,6 +135,17 @@ def refuse(refusal: Refusal) -> Answer:
     )
 
 
+def show_citation(citation: Citation) -> dict[str, object]:
+    """Return a citation as JSON, as it is streamed, answered and audited."""
+    return {
+        "id": citation.citation_id,
+        "kind": citation.kind.value,
+        "finding_ids": list(citation.finding_ids),
+        "source": citation.source,
+        "licence": citation.licence,
+    }
+
+
 def gather(results: Sequence[ToolResult]) -> dict[str, Evidence]:
     """Return all evidence by id, in the order in which the tools returned it."""
     gathered: dict[str, Evidence] = {}

@@ -83,6 +83,11 @@ class Evidence:
     is_required: bool = False
 
 
+def remark(evidence_id: str, text: str) -> Evidence:
+    """Return a statement about the tools themselves, such as that there is nothing to say."""
+    return Evidence(evidence_id=evidence_id, kind=EvidenceKind.REMARK, text=text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
     """What one call returned."""

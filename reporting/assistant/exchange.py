@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from dicom_node.errors import TransientError
-from reporting.assistant.answer import Answer
+from reporting.assistant.answer import Answer, show_citation
 from reporting.assistant.evidence import ToolCall
 
 
@@ -81,3 +82,14 @@ class AssistantEvent:
 
     kind: EventKind
     data: dict[str, object]
+
+
+def stream_answer(answer: Answer) -> Iterator[AssistantEvent]:
+    """Yield the events of an answer that passed its checks: word by word, then the citations."""
+    for sentence in answer.sentences:
+        for word in sentence.text.split():
+            yield AssistantEvent(kind=EventKind.TOKEN, data={"text": f"{word} "})
+        data: dict[str, object] = {"text": sentence.text, "citations": list(sentence.citations)}
+        yield AssistantEvent(kind=EventKind.SENTENCE, data=data)
+    cited = [show_citation(one) for one in answer.citations]
+    yield AssistantEvent(kind=EventKind.CITATIONS, data={"citations": cited})
