@@ -248,7 +248,7 @@ class KnowledgeGraph:
         return [(other, edge["weight"]) for other, edge in edges if other.startswith(prefix)]
 
     def _ways(self, starts: Sequence[str]) -> dict[str, list[str]]:
-        """Return the shortest ways from the starts, none through a passage; of equal ones the first start's."""
+        """Return the shortest ways from the starts, none through a passage; of equal ones the first's."""
         import networkx as nx
 
         ways: dict[str, list[str]] = nx.multi_source_dijkstra_path(self._core, starts, weight=None)
