@@ -17,10 +17,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from integration.training_cli import TrainingRequestError, parse_overrides
+from integration.training_cli import CHECKPOINT, TrainingRequestError, parse_overrides
 
 _INTERRUPTED: Final = 130
-_CHECKPOINT: Final = "checkpoint.pt"
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -180,13 +179,13 @@ def _open_run(run: Path, *, is_resuming: bool) -> Path:
     TrainingRequestError
         If it is or is not there.
     """
-    has_checkpoint = (run / _CHECKPOINT).is_file()
+    has_checkpoint = (run / CHECKPOINT).is_file()
     if has_checkpoint and not is_resuming:
         raise TrainingRequestError(
             f"{run} holds a training already: continue it with --resume, or choose another --out."
         )
     if is_resuming and not has_checkpoint:
-        raise TrainingRequestError(f"{run} holds no {_CHECKPOINT} to continue from: leave --resume out.")
+        raise TrainingRequestError(f"{run} holds no {CHECKPOINT} to continue from: leave --resume out.")
     run.mkdir(parents=True, exist_ok=True)
     return run
 

@@ -48,8 +48,32 @@ def key_of(node: str) -> str:
     return node.partition("|")[2]
 
 
-def add_phenotypes(graph: Any, table: PhenotypeTable) -> None:
-    """Add the terms and diseases of the Human Phenotype Ontology to a networkx graph."""
+def fill_graph(graph: Any, table: PhenotypeTable, passages: Iterable[Passage]) -> Vocabulary:
+    """Add findings, what they lead to, and the passages that name any of it.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        An empty graph. Its nodes get ``kind`` and ``name``; its edges ``relation``, ``reverse``, ``origin``,
+        ``source`` and ``weight``.
+    table : PhenotypeTable
+        Terms and diseases of the HPO.
+    passages : iterable of Passage
+        Texts to link by what they name.
+
+    Returns
+    -------
+    Vocabulary
+        Names of the findings, phenotypes, diseases and measurements in the graph.
+    """
+    _add_phenotypes(graph, table)
+    _add_findings(graph, table)
+    vocabulary = Vocabulary(_name_nodes(table))
+    _add_passages(graph, vocabulary, passages)
+    return vocabulary
+
+
+def _add_phenotypes(graph: Any, table: PhenotypeTable) -> None:
     source = f"HPO {table.release}"
     information = {phenotype.term_id: phenotype.information for phenotype in table.phenotypes}
     for phenotype in table.phenotypes:
@@ -75,8 +99,7 @@ def add_phenotypes(graph: Any, table: PhenotypeTable) -> None:
             )
 
 
-def add_findings(graph: Any, table: PhenotypeTable) -> None:
-    """Add this node's findings, with their phenotypes, sites and measurements."""
+def _add_findings(graph: Any, table: PhenotypeTable) -> None:
     source = f"this node's table, HPO {table.release}"
     for key, terms in FINDING_TERMS.items():
         node = name_node(NodeKind.FINDING, key)
@@ -97,8 +120,7 @@ def add_findings(graph: Any, table: PhenotypeTable) -> None:
             )  # fmt: skip
 
 
-def add_passages(graph: Any, vocabulary: Vocabulary, passages: Iterable[Passage]) -> None:
-    """Add passages that name a node of the vocabulary, linked to all that they name."""
+def _add_passages(graph: Any, vocabulary: Vocabulary, passages: Iterable[Passage]) -> None:
     for passage in passages:
         found = vocabulary.find(f"{passage.title}\n{passage.text}")
         if not found:
@@ -113,7 +135,7 @@ def add_passages(graph: Any, vocabulary: Vocabulary, passages: Iterable[Passage]
             )  # fmt: skip
 
 
-def name_nodes(table: PhenotypeTable) -> dict[str, tuple[str, ...]]:
+def _name_nodes(table: PhenotypeTable) -> dict[str, tuple[str, ...]]:
     """Return the phrases of each node that a text can name."""
     names = {name_node(NodeKind.FINDING, key): terms.phrases for key, terms in FINDING_TERMS.items()}
     measured = {quantity for terms in FINDING_TERMS.values() for quantity in terms.quantities}

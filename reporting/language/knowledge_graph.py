@@ -18,15 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reporting.codes import code_finding
 from reporting.errors import ReportingError
-from reporting.language.graph_content import (
-    NodeKind,
-    add_findings,
-    add_passages,
-    add_phenotypes,
-    key_of,
-    name_node,
-    name_nodes,
-)
+from reporting.language.graph_content import NodeKind, fill_graph, key_of, name_node
 from reporting.language.graph_walk import Walk
 from reporting.language.mentions import Vocabulary
 from reporting.language.passages import Passage
@@ -120,11 +112,7 @@ def assemble_graph(table: PhenotypeTable, passages: Iterable[Passage]) -> Knowle
     except ImportError as exc:
         raise KnowledgeGraphError("networkx is missing for the graph: install the extra `language`.") from exc
     graph = nx.Graph()
-    add_phenotypes(graph, table)
-    add_findings(graph, table)
-    vocabulary = Vocabulary(name_nodes(table))
-    add_passages(graph, vocabulary, passages)
-    return KnowledgeGraph(graph, vocabulary, release=table.release)
+    return KnowledgeGraph(graph, fill_graph(graph, table, passages), release=table.release)
 
 
 class KnowledgeGraph:

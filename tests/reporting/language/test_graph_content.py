@@ -3,16 +3,7 @@ from __future__ import annotations
 import pytest
 
 from reporting.language.finding_terms import FINDING_TERMS
-from reporting.language.graph_content import (
-    NodeKind,
-    add_findings,
-    add_passages,
-    add_phenotypes,
-    key_of,
-    name_node,
-    name_nodes,
-)
-from reporting.language.mentions import Vocabulary
+from reporting.language.graph_content import NodeKind, fill_graph, key_of, name_node
 from reporting.language.passages import Passage
 from reporting.language.phenotypes import Disease, Phenotype, PhenotypeTable
 
@@ -36,10 +27,7 @@ def passage(key: str, text: str) -> Passage:
 @pytest.fixture
 def graph():
     graph = nx.Graph()
-    add_phenotypes(graph, TABLE)
-    add_findings(graph, TABLE)
-    vocabulary = Vocabulary(name_nodes(TABLE))
-    add_passages(graph, vocabulary, [passage("a#1", "An effusion."), passage("b#1", "The weather.")])
+    fill_graph(graph, TABLE, [passage("a#1", "An effusion."), passage("b#1", "The weather.")])
     return graph
 
 
