@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from inference.findings import Presence
+from inference.findings import Laterality, Presence
 from reporting.facts import Certainty, Fact, FactKind
 from reporting.refine.answer import CitedSentence
 from reporting.refine.prompt import Ground
@@ -338,7 +338,6 @@ def hide_character(text: Text, ground: Ground, random: Random) -> Text | None:
 
 
 def change_count(text: Text, ground: Ground, random: Random) -> Text | None:
-    del ground
     for index in _worded(text, random):
         words = text[index].text
         found = re.search(r"\b(nodule|effusion|opacity|abnormality|mass|infiltrate)\b(?! or)", words)
@@ -348,13 +347,15 @@ def change_count(text: Text, ground: Ground, random: Random) -> Text | None:
         if found and is_present:
             plurals = {"opacity": "opacities", "abnormality": "abnormalities", "mass": "masses"}
             many = plurals.get(found[1], f"{found[1]}s")
+            # «bilateral effusions» is what a bilateral effusion is called
+            is_both = any(fact.side is Laterality.BILATERAL for fact in _facts(ground, text[index]))
+            wordings = (
+                ("multiple ", "three ", "several ") if is_both else ("multiple ", "three ", "several ", "")
+            )
             return _put(
                 text,
                 index,
-                words[: found.start()]
-                + random.choice(("multiple ", "three ", "several ", ""))
-                + many
-                + words[found.end() :],
+                words[: found.start()] + random.choice(wordings) + many + words[found.end() :],
             )
     return None
 

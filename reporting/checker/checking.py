@@ -17,7 +17,7 @@ from reporting.checker.characters import find_bad_characters
 from reporting.checker.faults import Fault, FaultKind
 from reporting.checker.form import find_malformed
 from reporting.checker.holding import hold
-from reporting.checker.items import Item, is_name, read_items, split_sentences
+from reporting.checker.items import ELSEWHERE, Item, is_name, read_items, split_sentences
 from reporting.checker.lexicon import Form, Lexicon, Part, default_lexicon
 from reporting.checker.reading import read_statements
 from reporting.checker.sizes import find_size
@@ -30,7 +30,9 @@ from reporting.text import SectionName
 _WORDED: Final = frozenset({SectionName.FINDINGS, SectionName.IMPRESSION})
 _UNSURE: Final = frozenset({Certainty.MODERATE, Certainty.LOW})
 #: Words that say who found or did not find something.
-_ATTRIBUTING: Final = frozenset({Part.ALGORITHM, Part.NAME, Part.DISAGREEMENT})
+_ATTRIBUTING: Final = frozenset({Part.ALGORITHM, Part.NAME, Part.DISAGREEMENT, Part.ELSEWHERE})
+#: Findings that are one or the other of two.
+_HALVES: Final = {"nodule_mass": ("nodule", "mass")}
 _FILM: Final = frozenset({"film", "radiograph", "x ray"})
 
 
@@ -128,7 +130,7 @@ def _check_sentence(
     pairs: list[tuple[Statement, tuple[Fact, ...]]] = []
     taken: list[Fact] = []
     implied: list[Fact] = []
-    for statement in reading.statements:
+    for statement in _merge_halves(reading.statements, cited):
         meant = _resolve(statement, sentence, before, cited)
         if meant is None:
             faults.append(_fault(FaultKind.UNCLEAR, index, detail="a pronoun without the finding it means"))
@@ -155,12 +157,35 @@ def _check_sentence(
     )
 
 
+def _merge_halves(statements: Sequence[Statement], cited: Sequence[Fact]) -> list[Statement]:
+    """Return statements; where neither half of a joint finding is there, the joint one is not."""
+    merged = list(statements)
+    known = {fact.concept for fact in cited}
+    for joint, halves in _HALVES.items():
+        told = [
+            (index, one)
+            for index, one in enumerate(merged)
+            if len(one.concepts) == 1 and one.concepts[0] in halves and one.presence is Presence.ABSENT
+        ]
+        is_meant = joint in known and known.isdisjoint(halves) and len(told) == len(halves)
+        if is_meant and {one.concepts[0] for _, one in told} == set(halves):
+            (first, one), (second, other) = told
+            if replace(other, concepts=one.concepts, form=one.form, is_listed=one.is_listed) == one:
+                merged[first] = replace(one, concepts=(joint,))
+                del merged[second]
+    return merged
+
+
 def _is_unattributed(facts: Sequence[Fact], every: Sequence[Fact], items: Sequence[Item]) -> bool:
     """Say whether a text denies outright what another algorithm found."""
     there = {fact.concept for fact in every if fact.presence is Presence.PRESENT}
     is_disputed = any(fact.presence is Presence.ABSENT and fact.concept in there for fact in facts)
     is_attributed = any(
-        item.part in _ATTRIBUTING or "detect" in item.text or item.text == "called absent" for item in items
+        item.part in _ATTRIBUTING
+        or item.value == ELSEWHERE
+        or "detect" in item.text
+        or item.text == "called absent"
+        for item in items
     )
     return is_disputed and not is_attributed
 

@@ -14,7 +14,19 @@ from reporting.checker.clauses import MENTIONS, PREMODIFIERS, is_existential
 from reporting.checker.items import Item
 from reporting.checker.lexicon import Part
 
-_PREPOSITIONS: Final = frozenset({"of", "in", "on", "within", "over", "for", "involving", "having"})
+_PREPOSITIONS: Final = frozenset(
+    {"of", "in", "on", "at", "within", "inside", "onto", "over", "for", "involving", "affecting", "having"}
+    | {"in the region of", "in the area of", "the other in", "the other on", "the other at", "either"}
+)
+#: What leads to a number.
+_COUNTING: Final = frozenset(
+    {"measured at", "estimated at", "calculated at", "quantified at", "amounts to", "amount to"}
+    | {"comes to", "come to", "equals"}
+)
+#: What appears to be there needs its word of doubt.
+_APPEARING: Final = frozenset(
+    {"there appears to be", "there appear to be", "there seems to be", "there seem to be"}
+)
 #: What no sentence ends with.
 _OPEN: Final = frozenset({Part.ARTICLE, Part.CONNECTOR, Part.TIMES, Part.NEGATION})
 #: What no article or preposition stands right before.
@@ -34,6 +46,7 @@ def find_malformed(sentence: Sequence[Item]) -> Iterator[str]:
     yield from _check_neighbours(sentence)
     yield from _check_negations(sentence)
     yield from _check_measures(sentence)
+    yield from _check_phrases(sentence)
     is_open = any(item.part is Part.UNDETERMINED for item in sentence)
     if any(item.text == "whether" for item in sentence) and not is_open:
         yield "«whether» leads to nothing"
@@ -136,3 +149,28 @@ def _check_measures(sentence: Sequence[Item]) -> Iterator[str]:
             yield "a probability is named without its figure"
         if is_existential(item) and not any(one.part in MENTIONS for one in sentence[index + 1 :]):
             yield "«there is» leads to no finding"
+
+
+def _check_phrases(sentence: Sequence[Item]) -> Iterator[str]:
+    """Yield where a phrase does not stand with what it needs."""
+    for index, item in enumerate(sentence):
+        after = sentence[index + 1].part if index + 1 < len(sentence) else None
+        if item.text == "at" and after is Part.NUMBER:
+            yield "a number stands after a preposition of place"
+        if item.text in _COUNTING and after is not Part.NUMBER:
+            yield "a verb of measuring leads to no number"
+        if item.text in _APPEARING and not _is_doubted(sentence[index + 1 :]):
+            yield "it is said how something appears, and not how sure that is"
+        is_last = after is None or sentence[-2:] == (item, sentence[-1])
+        if item.part is Part.ELSEWHERE and not is_last:
+            yield "what another algorithm did stands in the middle"
+
+
+def _is_doubted(after: Sequence[Item]) -> bool:
+    """Say whether a word of doubt stands before the finding that comes next."""
+    for item in after:
+        if item.part in MENTIONS or item.part not in PREMODIFIERS:
+            return False
+        if item.part is Part.CERTAINTY:
+            return True
+    return False

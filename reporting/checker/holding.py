@@ -19,6 +19,8 @@ from reporting.safety import format_probability
 
 _MOST_PERMUTED: Final = 5
 _SIDES: Final = frozenset({Laterality.LEFT, Laterality.RIGHT})
+#: Sites of which there is one on each side, so that what lies in both is two.
+_PAIRED: Final = frozenset({"pleura"})
 
 #: How sure a text may be of a present finding, by how sure the algorithm is.
 ALLOWED: Final[Mapping[Certainty, frozenset[Stated]]] = MappingProxyType(
@@ -269,7 +271,7 @@ def _assign(
         return _wrong(FaultKind.WRONG_COUNT, "a plural is said of one")
     if number is None:
         chosen = pool
-        if statement.form is Form.MANY and len(chosen) == 1:
+        if statement.form is Form.MANY and len(chosen) == 1 and not _is_paired(statement, chosen[0]):
             return _wrong(FaultKind.WRONG_COUNT, f"{chosen[0].alias} is one, and the text has a plural")
     else:
         if len(fitting) < number:
@@ -278,6 +280,13 @@ def _assign(
         chosen = (pool if len(pool) >= number else list(fitting))[:number]
     faults = [*_check_places(statement, chosen, lexicon), *_check_sizes(statement, chosen)]
     return Verdict(faults=tuple(faults)) if faults else Verdict(facts=tuple(chosen))
+
+
+def _is_paired(statement: Statement, fact: Fact) -> bool:
+    """Say whether one finding on both sides may be told as several: «bilateral pleural effusions»."""
+    sides = {place.side for place in statement.places}
+    is_both = Laterality.BILATERAL in sides or sides >= _SIDES
+    return fact.site in _PAIRED and fact.side is Laterality.BILATERAL and is_both and not statement.sizes
 
 
 def _check_places(

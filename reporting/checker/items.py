@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reporting.checker.lexicon import Entry, Lexicon, Part
+from reporting.checker.lexicon import Entry, Form, Lexicon, Part
 
 _PRODUCT: Final = re.compile(r"(?<=\d)x(?=\d)")
 _JOINED: Final = re.compile(r"(?<=[a-z0-9])-(?=[a-z])|(?<=[a-z])-(?=[0-9])")
@@ -17,8 +17,18 @@ _TOKEN: Final = re.compile(
 _NUMBER: Final = re.compile(r"[\d,]*\d(?:\.\d+)?")
 #: Words that are a site, and a structure that is measured.
 _SITES_AND_STRUCTURES: Final = frozenset({"brain"})
-_PLACING: Final = frozenset({"in", "of", "within", "over", "on", "to", "from"})
+_PLACING: Final = frozenset({"in", "of", "within", "inside", "over", "on", "onto", "at", "to", "from"})
 _NEAR: Final = 5
+#: What may stand between a structure and what is said of it: «the heart is not enlarged».
+_LINKING: Final = frozenset(
+    {Part.FINITE, Part.AFFIRMATION, Part.CERTAINTY, Part.NEGATION, Part.ARTICLE, Part.SIDE, Part.ZONE}
+)
+_LINKING_WORDS: Final = frozenset({":", "sign", "signs", "evidence", "of", "in", "on", "at", "size", "be"})
+#: The most list numbers that a text may begin its sentences with.
+_MOST_LISTED: Final = 20
+#: The value of a denial that says who did not find something.
+ELSEWHERE: Final = "elsewhere"
+_NONE: Final = frozenset({"none", "no"})
 _STOPS: Final = frozenset(".!")
 _MARKS: Final = frozenset(",:()%/-")
 
@@ -70,7 +80,11 @@ def read_items(
         length, entry = found.get(start) or lexicon.match(words, start, cited) or (1, _entry_of(words[start]))
         items.append(Item(text=" ".join(words[start : start + length]), entry=entry, position=start))
         start += length
-    return tuple(_tell_site(items, index, cited) for index in range(len(items)))
+    told = [_tell_site(items, index, cited) for index in range(len(items))]
+    for index in range(len(told)):
+        _tell_predicate(told, index, lexicon)
+    told = [_tell_none(told, index) for index in range(len(told))]
+    return tuple(_drop_list_numbers([_tell_elsewhere(told, index) for index in range(len(told))]))
 
 
 def _tell_site(items: Sequence[Item], index: int, cited: frozenset[str] | None) -> Item:
@@ -85,6 +99,82 @@ def _tell_site(items: Sequence[Item], index: int, cited: frozenset[str] | None) 
     if is_meant and not is_placed:
         return item
     return replace(item, entry=Entry(part=Part.SITE, value=item.text))
+
+
+def _tell_predicate(items: list[Item], index: int, lexicon: Lexicon) -> None:
+    """Name the finding that a word says of the structure before it: «the heart is not enlarged».
+
+    An adjective makes the structure the finding, and is itself that it is there; a noun is the finding.
+    """
+    item = items[index]
+    is_known = any(item.text in words for words in lexicon.predicates.values())
+    if item.part is not Part.UNKNOWN or not is_known:
+        return
+    for spot in range(index - 1, -1, -1):
+        before = items[spot]
+        if before.part is Part.SITE:
+            concept = lexicon.predicates.get(before.value, {}).get(item.text)
+            if concept is not None:
+                _name_predicate(items, spot, index, concept)
+            return
+        if before.part not in _LINKING and before.text not in _LINKING_WORDS:
+            return
+
+
+def _name_predicate(items: list[Item], site: int, index: int, concept: str) -> None:
+    finding = Entry(part=Part.CONCEPT, concepts=(concept,), form=Form.MASS)
+    denials = [spot for spot in range(site + 1, index) if items[spot].part is Part.NEGATION]
+    if not items[index].text.endswith("ed"):
+        items[index] = replace(items[index], entry=finding)
+    elif not denials or (denials == [index - 1] and items[index - 1].text == "not"):
+        items[site] = replace(items[site], entry=finding)
+        items[index] = replace(items[index], entry=Entry(part=Part.AFFIRMATION, value="present"))
+        if denials:
+            items[index - 1] = replace(items[index - 1], entry=Entry(part=Part.DENIAL))
+
+
+def _tell_elsewhere(items: Sequence[Item], index: int) -> Item:
+    """Return an item, or the denial of its own subject: «a nodule is not seen by another algorithm»."""
+    item = items[index]
+    before = items[index - 1] if index else None
+    if item.part is not Part.ELSEWHERE or before is None or "by" not in item.text.split():
+        return item
+    is_joined = before.part in {Part.CONNECTOR, Part.BREAK, Part.MARK} or before.text in {"which", "that"}
+    return item if is_joined else replace(item, entry=Entry(part=Part.DENIAL, value=ELSEWHERE))
+
+
+def _tell_none(items: Sequence[Item], index: int) -> Item:
+    """Return an item, or the denial that «none» is after a title («Mass: none»)."""
+    item = items[index]
+    is_last = index + 1 == len(items) or items[index + 1].part in {Part.STOP, Part.BREAK}
+    if item.text in _NONE and is_last and index and items[index - 1].text == ":":
+        return replace(item, entry=Entry(part=Part.DENIAL))
+    return item
+
+
+def _drop_list_numbers(items: Sequence[Item]) -> Iterator[Item]:
+    """Yield the items without the numbers of a list («1. Nodule. 2. Effusion»)."""
+    number: int | None = None
+    index = 0
+    while index < len(items):
+        is_start = index == 0 or items[index - 1].part is Part.STOP
+        if is_start and _is_list_number(items, index):
+            value = int(items[index].value)
+            if number is None if index == 0 else value == (number or 0) + 1:
+                number = value
+                index += 2
+                continue
+        yield items[index]
+        index += 1
+
+
+def _is_list_number(items: Sequence[Item], index: int) -> bool:
+    """Say whether a bare whole number with its full stop or bracket leads a sentence that goes on."""
+    if index + 2 >= len(items) or items[index].part is not Part.NUMBER or not items[index].text.isdigit():
+        return False
+    is_marked = items[index + 1].part is Part.STOP or items[index + 1].text == ")"
+    is_followed = items[index + 2].part not in {Part.NUMBER, Part.STOP, Part.MARK, Part.UNIT}
+    return is_marked and is_followed and 1 <= int(items[index].text) <= _MOST_LISTED
 
 
 def is_name(name: str, lexicon: Lexicon) -> bool:

@@ -6,10 +6,12 @@ no table cannot be said: it is found as an unknown word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ from reporting.checker.faults import FaultKind
 from reporting.errors import ReportingError
 
 _PATH: Final = Path(__file__).with_name("lexicon.yaml")
+_FAMILY: Final = re.compile(r"\{(\w+)\}")
+_ENDS: Final = ((), (".",), (")",))
 _JOINING: Final = frozenset({"or", "/"})
 _COUNTS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -55,6 +59,7 @@ class Part(StrEnum):
     SCOPE = "scope"
     DISAGREEMENT = "disagreement"
     ALGORITHM = "algorithm"
+    ELSEWHERE = "elsewhere"
     NAME = "name"
     EXAMINATION = "examination"
     FILLER = "filler"
@@ -95,12 +100,23 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lexicon:
-    """The vocabulary, by the first word of each phrase, longest phrases first."""
+    """The vocabulary.
+
+    Attributes
+    ----------
+    phrases : mapping
+        The phrases and their entries by the first word, longest first.
+    predicates : mapping
+        By site, the finding that a word after its name says: «the heart is enlarged».
+    """
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], Entry], ...]]
     spellings: Mapping[str, tuple[str, ...]]
     wider_sites: Mapping[str, frozenset[str]]
     concepts: frozenset[str] = field(default_factory=frozenset)
+    predicates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    entries: Mapping[tuple[str, ...], Entry] = field(default_factory=dict, repr=False)
+    lengths: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def spell(self, word: str) -> tuple[str, ...]:
         """Return a word as the tables spell it."""
@@ -111,13 +127,18 @@ class Lexicon:
     ) -> tuple[int, Entry] | None:
         """Return the longest phrase that begins at a word, as its length and its entry.
 
-        A phrase that joins two findings («nodule or mass») is one only where it is cited as one.
+        A phrase that joins two findings («nodule or mass») is one only where it is cited as one; what
+        another algorithm did not find stands at the end of its sentence.
         """
-        for phrase, entry in self.phrases.get(words[start], ()):
-            if words[start : start + len(phrase)] != phrase:
+        for length in self.lengths.get(words[start], ()):
+            phrase = words[start : start + length]
+            entry = self.entries.get(phrase)
+            if entry is None:
                 continue
             is_joined = entry.part is Part.CONCEPT and not _JOINING.isdisjoint(phrase)
             if is_joined and cited is not None and cited.isdisjoint(entry.concepts):
+                continue
+            if entry.part is Part.ELSEWHERE and words[start + length : start + length + 1] not in _ENDS:
                 continue
             return len(phrase), entry
         return None
@@ -161,7 +182,7 @@ def build_lexicon(tables: Mapping[str, Any]) -> Lexicon:
     spellings = {word: tuple(str(other).split()) for word, other in tables.get("spellings", {}).items()}
     meanings: dict[tuple[str, ...], Entry] = {}
     try:
-        for phrase, entry in _entries(tables):
+        for phrase, entry in _entries(_fill(tables)):
             words = _words(phrase, spellings)
             known = meanings.get(words)
             if known is None:
@@ -173,6 +194,7 @@ def build_lexicon(tables: Mapping[str, Any]) -> Lexicon:
             for site, table in tables["sites"].items()
         }
         concepts = frozenset(tables["concepts"])
+        predicates = {site: dict(words) for site, words in tables.get("predicates", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise LexiconError("A table of the lexicon is missing or malformed (docs/checker.md).") from exc
     phrases: dict[str, list[tuple[tuple[str, ...], Entry]]] = {}
@@ -185,6 +207,12 @@ def build_lexicon(tables: Mapping[str, Any]) -> Lexicon:
         spellings=spellings,
         wider_sites=wider,
         concepts=concepts,
+        predicates=predicates,
+        entries=meanings,
+        lengths={
+            first: tuple(sorted({len(words) for words, _ in group}, reverse=True))
+            for first, group in phrases.items()
+        },
     )
 
 
@@ -200,6 +228,7 @@ _LISTED: Final = (
     ("generic", Part.GENERIC),
     ("scopes", Part.SCOPE),
     ("disagreement", Part.DISAGREEMENT),
+    ("elsewhere", Part.ELSEWHERE),
     ("algorithm", Part.ALGORITHM),
     ("examination", Part.EXAMINATION),
     ("pronouns", Part.PRONOUN),
@@ -212,6 +241,29 @@ _LISTED: Final = (
     ("finite", Part.FINITE),
     ("fillers", Part.FILLER),
 )
+
+
+def _fill(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tables with each «{family}» in a phrase replaced by every word of that family."""
+    families = tables.get("families", {})
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: fill(inner) for key, inner in value.items()}
+        if isinstance(value, str):
+            return value
+        return [phrase for one in value for phrase in _expand(str(one), families)]
+
+    return {name: fill(table) for name, table in tables.items() if name != "families"}
+
+
+def _expand(phrase: str, families: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    names = _FAMILY.findall(phrase)
+    if not names:
+        yield phrase
+        return
+    frame = _FAMILY.sub("{}", phrase)
+    yield from (frame.format(*words) for words in product(*(families[name] for name in names)))
 
 
 def _entries(tables: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:

@@ -22,7 +22,9 @@ _AXES: Final = {
 _LINKS: Final = frozenset({Part.FILLER, Part.FINITE, Part.ARTICLE, Part.QUANTITY, Part.PRONOUN})
 _FIGURES: Final = frozenset({"probability", "confidence"})
 _PLACE_WORDS: Final = frozenset({"place", "places", "position", "positions"})
-_PLACING: Final = frozenset({"in", "on", "over", "within"})
+_PLACING: Final = frozenset(
+    {"in", "on", "at", "over", "within", "inside", "onto", "the other in", "the other on"}
+)
 _FIGURE_REACH: Final = 5
 
 

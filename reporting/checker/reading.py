@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -12,6 +12,7 @@ from reporting.checker.clauses import MENTIONS, PREMODIFIERS, Clause, is_connect
 from reporting.checker.items import Item, read_items, split_sentences
 from reporting.checker.lexicon import Form, Lexicon, Part, default_lexicon
 from reporting.checker.modifiers import read_numbers, read_places
+from reporting.checker.pairs import Phrase, drop_title, pair_in_order, split_pairs
 from reporting.checker.statements import Context, Reading, Stated, StatedPlace, Statement
 
 _HYPOTHETICAL: Final = frozenset({"if", "unless", "would", "in case", "should there", "assuming"})
@@ -23,19 +24,36 @@ _VERBAL: Final = frozenset(
     {"may", "might", "could", "there may be", "there might be", "there could be", "suggests", "suggest"}
     | {"suggesting", "suggested", "may be", "might be", "could be", "may be present"}
 )
+#: Words of certainty that tie what comes after them to what stands before: «nodule suggestive of».
+_TYING: Final = frozenset(
+    {
+        "suggest",
+        "suggests",
+        "suggesting",
+        "suggestive",
+        "suggested",
+        "suspicious",
+        "raise",
+        "raises",
+        "raising",
+    }
+)
+_OF_THE_IMAGE: Final = frozenset({"findings", "finding", "features", "appearances", "appearance", "signs"})
+_BEING: Final = frozenset({"may be", "might be", "could be"})
+_OPENING: Final = frozenset(
+    {"whether", "whether or not", "present or absent", "presence or absence", "presence or absence of"}
+    | {"the question of whether", "the question whether", "question whether"}
+)
+_PLACING: Final = frozenset({"in", "on", "at", "of", "over", "within", "inside", "onto", "for"})
+_PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
+#: What a part of a sentence after a semicolon may hold that only gives sizes.
+_MEASURING: Final = frozenset(
+    {Part.QUANTITY, Part.FILLER, Part.NUMBER, Part.UNIT, Part.TIMES, Part.MARK, Part.CONNECTOR, Part.ARTICLE}
+)
 _DEFINITE: Final = frozenset({"the", "this", "these"})
 _ARTICLES: Final = frozenset({"a", "an"})
 _FURTHER: Final = frozenset({"another", "a further", "one further", "a second", "a third", "further"})
-_ALTERNATIVES: Final = frozenset({"or", "and or", "and / or"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Phrase:
-    """One finding with the items before and after it that belong to it."""
-
-    mention: Item
-    before: tuple[Item, ...]
-    after: tuple[Item, ...]
+_ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 
 
 def extract_statements(text: str, lexicon: Lexicon | None = None) -> tuple[Statement, ...]:
@@ -124,6 +142,10 @@ def _is_severe(items: Sequence[Item], index: int) -> bool:
 
 
 def _read_sentence(sentence: Sequence[Item]) -> Reading:
+    if sentence[-1].part is Part.ELSEWHERE:
+        return _read_elsewhere(sentence[:-1])
+    if len(sentence) > 3 and sentence[-2].part is Part.ELSEWHERE and sentence[-3].text == "(":  # noqa: PLR2004
+        return _read_elsewhere(sentence[:-3])
     statements: list[Statement] = []
     unclear: list[str] = []
     stray = 0
@@ -138,6 +160,9 @@ def _read_sentence(sentence: Sequence[Item]) -> Reading:
         elif title is not None:
             one, problems, numbers = _read_bare(clause, title)
             statements += one
+        elif _is_of_sizes(clause) and _is_about_one(statements):
+            one, problems, numbers = _read_bare(clause, None)
+            statements += one
         else:
             one, problems, numbers = _read_bare(clause, None)
             if any(_says_something(statement) for statement in one) or clause.negations or _claims(clause):
@@ -145,6 +170,38 @@ def _read_sentence(sentence: Sequence[Item]) -> Reading:
         unclear += problems
         stray += numbers
     return Reading(statements=tuple(statements), unclear=tuple(unclear), stray_numbers=stray)
+
+
+def _read_elsewhere(sentence: Sequence[Item]) -> Reading:
+    """Return the reading of a sentence at whose end another algorithm is said not to have found the same."""
+    end = len(sentence)
+    while end and (
+        is_connector(sentence[end - 1])
+        or sentence[end - 1].part is Part.BREAK
+        or sentence[end - 1].text in {"which", "that"}
+    ):
+        end -= 1
+    reading = _read_sentence(sentence[:end]) if end else Reading(statements=())
+    if len(reading.statements) != 1 or reading.statements[0].presence is not Presence.PRESENT:
+        why = "it is not said what another algorithm did not find"
+        return replace(reading, unclear=(*reading.unclear, why))
+    (told,) = reading.statements
+    denied = Statement(concepts=told.concepts, presence=Presence.ABSENT)
+    is_named = bool(told.concepts) and not told.is_pronoun
+    why = () if is_named else ("it is not said what another algorithm did not find",)
+    return replace(reading, statements=(told, denied), unclear=(*reading.unclear, *why))
+
+
+def _is_about_one(statements: Sequence[Statement]) -> bool:
+    """Say whether a sentence has told of one finding that is there, and of nothing else."""
+    named = [statement for statement in statements if not statement.is_pronoun]
+    return len(named) == 1 and named[0].presence is Presence.PRESENT and statements[0] is named[0]
+
+
+def _is_of_sizes(clause: Clause) -> bool:
+    """Say whether a clause gives sizes and nothing else."""
+    is_bare = all(item.part in _MEASURING for item in clause.items)
+    return is_bare and bool(read_numbers(clause.items).sizes)
 
 
 def _claims(clause: Clause) -> bool:
@@ -203,11 +260,12 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
     if _is_equation(clause):
         problems.append("one finding is said to be another")
     presence, doubts = _presence_of(clause)
-    problems += doubts
+    problems += [*doubts, *_find_ties(clause.items)]
     if presence is Presence.ABSENT and clause.is_led:
         problems += _find_list_traps(phrases)
     statements: list[Statement] = []
     stray = 0
+    algorithm, context = _algorithm_of(clause.items), _context_of(clause.items)
     shared = _clause_certainty(clause, [item for phrase in phrases for item in phrase.after])
     carried: Stated | None = None
     for index, phrase in enumerate(phrases):
@@ -218,12 +276,64 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
         if certainty is None:
             problems.append("two words of certainty do not agree")
             certainty = shared
-        statement, left = _state(phrase, presence, certainty)
-        statements.append(
-            replace(statement, algorithm=_algorithm_of(clause.items), context=_context_of(clause.items))
-        )
-        stray += left
-    return _distribute(statements, phrases), problems, stray
+        if _is_place_measured(phrase.before):
+            problems.append("a size is given to a place")
+        for part in split_pairs(phrase) or (phrase,):
+            statement, left = _state(part, presence, certainty)
+            is_split = part is not phrase
+            counted = replace(statement, form=Form.ONE, count=None) if is_split else statement
+            statements.append(replace(counted, algorithm=algorithm, context=context))
+            stray += left
+    is_paired = len(statements) > len(phrases)
+    spread = statements if is_paired else _distribute(statements, phrases)
+    in_order = None if is_paired else pair_in_order(spread, phrases)
+    problems += _find_unpaired(clause.items, is_paired=is_paired, is_in_order=in_order is not None)
+    return in_order or (spread if is_paired else drop_title(spread, phrases)), problems, stray
+
+
+def _find_unpaired(items: Sequence[Item], *, is_paired: bool, is_in_order: bool) -> list[str]:
+    """Return why words that pair several things pair nothing."""
+    problems = []
+    if not is_in_order and any(item.text == "respectively" for item in items):
+        problems.append("«respectively» leads to nothing")
+    if not is_paired and any(
+        item.part is Part.FILLER and item.text.startswith("the other ") for item in items
+    ):
+        problems.append("it is not said which other one is meant")
+    return problems
+
+
+def _find_ties(items: Sequence[Item]) -> list[str]:
+    """Return why one finding is made a sign of another, or is said to be it."""
+    seen = False
+    for index, item in enumerate(items):
+        if item.part is Part.CERTAINTY and seen:
+            words = item.text.split()
+            is_of_image = words[0] in _OF_THE_IMAGE or items[index - 1].text in _OF_THE_IMAGE
+            if _TYING.intersection(words) and not is_of_image:
+                return ["one finding is made a sign of another"]
+            if item.text in _BEING and _leads_to_finding(items[index + 1 :]):
+                return ["one finding is said to be another"]
+        seen = seen or item.part is Part.CONCEPT
+    return []
+
+
+def _leads_to_finding(after: Sequence[Item]) -> bool:
+    for item in after:
+        if item.part in MENTIONS:
+            return True
+        if item.part not in PREMODIFIERS:
+            return False
+    return False
+
+
+def _is_place_measured(before: Sequence[Item]) -> bool:
+    """Say whether a size before a finding is that of a place: «the left side, 12 mL, shows»."""
+    sizes = [index for index, item in enumerate(before) if item.part is Part.UNIT]
+    places = [index for index, item in enumerate(before) if item.part in _PLACES]
+    if not sizes or not places or places[0] > sizes[-1]:
+        return False
+    return not all(item.part in PREMODIFIERS for item in before[sizes[-1] :])
 
 
 def _is_equation(clause: Clause) -> bool:
@@ -236,7 +346,7 @@ def _is_equation(clause: Clause) -> bool:
     )
 
 
-def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Statement, int]:
+def _state(phrase: Phrase, presence: Presence, certainty: Stated) -> tuple[Statement, int]:
     after, index = _take_index(phrase.after)
     numbers = read_numbers([*phrase.before, phrase.mention, *after])
     places = read_places([*phrase.before, *after])
@@ -258,7 +368,7 @@ def _state(phrase: _Phrase, presence: Presence, certainty: Stated) -> tuple[Stat
     return statement, numbers.stray
 
 
-def _form_of(phrase: _Phrase) -> Form:
+def _form_of(phrase: Phrase) -> Form:
     """Return whether one is told or several; a noun that is not counted is one with an article before it."""
     form = phrase.mention.entry.form
     is_one = form is Form.MASS and any(item.text in _ARTICLES for item in _premodifiers(phrase.before))
@@ -289,7 +399,7 @@ def _take_index(after: Sequence[Item]) -> tuple[tuple[Item, ...], int | None]:
     return (tuple(after[1:]), int(after[0].value)) if is_indexed else (tuple(after), None)
 
 
-def _split_phrases(items: Sequence[Item]) -> tuple[list[_Phrase], list[str]]:
+def _split_phrases(items: Sequence[Item]) -> tuple[list[Phrase], list[str]]:
     """Return each finding of a clause with its items: those after the last connector go with the next."""
     spots = [index for index, item in enumerate(items) if item.part in MENTIONS]
     problems: list[str] = []
@@ -304,12 +414,14 @@ def _split_phrases(items: Sequence[Item]) -> tuple[list[_Phrase], list[str]]:
             and not any(is_connector(one) for one in items[left + 1 : right])
         ):
             problems.append("two findings stand side by side")
-        elif not any(is_connector(one) for one in items[left + 1 : right]):
+        elif not any(is_connector(one) for one in items[left + 1 : right]) and not _is_title(
+            items, left, right
+        ):
             problems.append("two findings are tied by no connector")
         bounds.append(cut)
     bounds.append(len(items))
     phrases = [
-        _Phrase(
+        Phrase(
             mention=items[spot],
             before=tuple(items[bounds[number] : spot]),
             after=tuple(items[spot + 1 : bounds[number + 1]]),
@@ -319,12 +431,19 @@ def _split_phrases(items: Sequence[Item]) -> tuple[list[_Phrase], list[str]]:
     return phrases, problems
 
 
+def _is_title(items: Sequence[Item], left: int, right: int) -> bool:
+    """Say whether a finding counts those after it: «two nodules: one nodule ...»."""
+    is_led_to = any(item.text == ":" for item in items[left + 1 : right])
+    is_same = items[left].entry.concepts == items[right].entry.concepts
+    return is_led_to and is_same and items[left].entry.form is Form.MANY
+
+
 def _is_measure_of(items: Sequence[Item], index: int) -> bool:
     """Say whether a word ties a size to the finding after it: «12 mL for the brain»."""
     return items[index].text == "for" and items[index - 1].part is Part.UNIT
 
 
-def _distribute(statements: Sequence[Statement], phrases: Sequence[_Phrase]) -> list[Statement]:
+def _distribute(statements: Sequence[Statement], phrases: Sequence[Phrase]) -> list[Statement]:
     """Return statements; a place said of a whole list holds for each of it: «right nodule and mass»."""
     spread = list(statements)
     for index in range(1, len(spread)):
@@ -352,12 +471,25 @@ def _presence_of(clause: Clause) -> tuple[Presence, list[str]]:
     is_open = any(item.part is Part.UNDETERMINED for item in clause.items)
     is_twice = clause.negations > 1 or (is_open and clause.negations > 0)
     problems = ["a sentence denies twice"] if is_twice else []
+    if not is_open and any(item.text in _OPENING for item in clause.items):
+        problems.append("«whether» leads to nothing")
+    problems += _find_either(clause, is_there=not is_open and not clause.negations)
     if is_open:
         return Presence.UNDETERMINED, problems
     return (Presence.ABSENT if clause.negations % 2 else Presence.PRESENT), problems
 
 
-def _find_list_traps(phrases: Sequence[_Phrase]) -> list[str]:
+def _find_either(clause: Clause, *, is_there: bool) -> list[str]:
+    """Return why «either» leaves something open: it may only say that neither side has what is absent."""
+    for index, item in enumerate(clause.items):
+        if item.text == "either" and item.part is Part.FILLER:
+            is_placed = index > 0 and clause.items[index - 1].text in _PLACING
+            if is_there or not is_placed:
+                return ["«either» leaves open which"]
+    return []
+
+
+def _find_list_traps(phrases: Sequence[Phrase]) -> list[str]:
     """Return why the reach of a negation is open: «no effusion, nodule», «no effusion and nodule is seen»."""
     if len(phrases) <= 1:
         return []
@@ -367,6 +499,9 @@ def _find_list_traps(phrases: Sequence[_Phrase]) -> list[str]:
     if words <= {","}:
         return ["a list after a negation ends without «or»"]
     has_or = not _ALTERNATIVES.isdisjoint(words)
+    is_pair = len(phrases) == 2  # noqa: PLR2004
+    if is_pair and "," in words and has_or and any(item.text in _ARTICLES for item in phrases[-1].before):
+        return ["a negation may or may not reach what comes after a comma"]
     has_verb = any(item.part is Part.FINITE and item.value in {"is", "was"} for item in phrases[-1].after)
     if has_verb and not has_or:
         return ["a negation may or may not reach the last of a list"]
@@ -374,18 +509,23 @@ def _find_list_traps(phrases: Sequence[_Phrase]) -> list[str]:
 
 
 def _own_certainty(before: Sequence[Item]) -> Stated | None:
-    own = [item for item in before if item.part is Part.CERTAINTY and item.text not in _VERBAL]
+    own = [item for item in before if item.part is Part.CERTAINTY and not _is_verbal(item)]
     return _strongest(own) if own else None
 
 
 def _clause_certainty(clause: Clause, after: Sequence[Item]) -> Stated:
-    verbal = [item for item in clause.items if item.part is Part.CERTAINTY and item.text in _VERBAL]
+    verbal = [item for item in clause.items if item.part is Part.CERTAINTY and _is_verbal(item)]
     behind = [item for item in after if item.part is Part.CERTAINTY]
     if verbal or behind:
         return _strongest([*verbal, *behind])
     is_attributed = any(item.part is Part.ATTRIBUTION for item in clause.items)
     is_affirmed = any(item.part is Part.AFFIRMATION for item in clause.items)
     return Stated.ATTRIBUTED if is_attributed and not is_affirmed else Stated.PLAIN
+
+
+def _is_verbal(item: Item) -> bool:
+    words = item.text.split()
+    return item.text in _VERBAL or not _TYING.isdisjoint(words) or words[:2] == ["it", "is"]
 
 
 def _strongest(items: Sequence[Item]) -> Stated:

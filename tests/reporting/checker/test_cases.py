@@ -5,15 +5,20 @@ from checker_cases import read_cases, read_grounds
 
 from reporting.checker import FaultKind, check_sentences
 
-CASES = [case for file in ("unfaithful", "faithful", "held_back", "second_look") for case in read_cases(file)]
+FILES = ("unfaithful", "faithful", "held_back", "second_look", "third_look")
+CASES = [case for file in FILES for case in read_cases(file)]
 UNFAITHFUL = [case for case in CASES if not case.is_faithful]
 FAITHFUL = [case for case in CASES if case.is_faithful]
 #: Faithful, and refused all the same: what docs/checker.md owns up to.
 REFUSED_ALL_THE_SAME = {
     "A left pleural effusion cannot be confirmed with high confidence but is possible.",
-    "Two nodules: one nodule in the right upper zone, 12 mm, and one nodule in the left lower zone, 8.2 mm.",
     "The heart is the site of cardiac enlargement.",
-    "The volumes of the white matter and the cerebrospinal fluid are 532.7 mL and 333.5 mL.",
+    "A single nodule is present, lying in the right upper zone.",
+    "FLAIR signal abnormalities on both sides of the brain, the left one only possible.",
+    "No focal nodule or mass is visible in either lung.",
+    "One nodule in each lung.",
+    "Possible bibasal atelectasis in the lower zones.",
+    "Infiltrates are present.",
 }
 
 
