@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from integration.training_cli import CHECKPOINT, TrainingRequestError, parse_overrides
+from integration.training_cli import TrainingRequestError, guard_run, parse_overrides
 
 _INTERRUPTED: Final = 130
 
@@ -172,20 +172,8 @@ def _list_recipes() -> None:
 
 
 def _open_run(run: Path, *, is_resuming: bool) -> Path:
-    """Return the run folder; refuse to write over an earlier run, and to continue one that is not there.
-
-    Raises
-    ------
-    TrainingRequestError
-        If it is or is not there.
-    """
-    has_checkpoint = (run / CHECKPOINT).is_file()
-    if has_checkpoint and not is_resuming:
-        raise TrainingRequestError(
-            f"{run} holds a training already: continue it with --resume, or choose another --out."
-        )
-    if is_resuming and not has_checkpoint:
-        raise TrainingRequestError(f"{run} holds no {CHECKPOINT} to continue from: leave --resume out.")
+    """Return the run folder; see `integration.training_cli.guard_run`."""
+    guard_run(run, is_resuming=is_resuming)
     run.mkdir(parents=True, exist_ok=True)
     return run
 

