@@ -30,6 +30,8 @@ PREMODIFIERS: Final = frozenset(
 )
 _OPENERS: Final = frozenset({Part.ARTICLE, Part.COUNT, Part.CERTAINTY, Part.PRONOUN})
 _DOUBTFUL_VERBS: Final = frozenset({"is", "are", "may", "might", "could"})
+#: First words of the negations that are a verb: «does not show a mass and a nodule» denies both.
+_VERBAL: Final = frozenset({"did", "does", "do", "fails", "failed", "not", "unable", "neither", "nor"})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 _ACCOMPANYING: Final = frozenset(
     {
@@ -175,7 +177,11 @@ def _ends_list(items: Sequence[Item], index: int) -> bool:
         return True
     if _ALTERNATIVES.intersection(joined):
         return False
-    return after.part in _OPENERS or is_existential(after)
+    if is_existential(after):
+        return True
+    is_verbal = any(item.part is Part.NEGATION and item.text.split()[0] in _VERBAL for item in items[:index])
+    has_verb = any(item.part in {Part.FINITE, Part.DENIAL} for item in rest)
+    return after.part in _OPENERS and (has_verb or not is_verbal)
 
 
 def _cut_at_verbs(items: tuple[Item, ...], *, is_led: bool) -> Iterator[Clause]:

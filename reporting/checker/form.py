@@ -35,6 +35,7 @@ _VERBS: Final = frozenset({Part.FINITE, Part.BREAK, Part.DENIAL, Part.UNDETERMIN
 _BETWEEN: Final = PREMODIFIERS | {Part.CONNECTOR, Part.ALGORITHM, Part.NAME, Part.EXAMINATION}
 _BETWEEN_WORDS: Final = frozenset(
     {"sign", "signs", "evidence", "of", "for", "further", "visible", "detectable", "in"}
+    | {"right or left", "left or right", "right sided or left sided"}
 )
 
 
@@ -157,6 +158,12 @@ def _check_phrases(sentence: Sequence[Item]) -> Iterator[str]:
         after = sentence[index + 1].part if index + 1 < len(sentence) else None
         if item.text == "at" and after is Part.NUMBER:
             yield "a number stands after a preposition of place"
+        if (
+            item.part is Part.CONCEPT
+            and _is_signal(item)
+            and not any("flair" in one.text for one in sentence)
+        ):
+            yield "a signal is spoken of without the series it was seen on"
         if item.text in _COUNTING and after is not Part.NUMBER:
             yield "a verb of measuring leads to no number"
         if item.text in _APPEARING and not _is_doubted(sentence[index + 1 :]):
@@ -164,6 +171,11 @@ def _check_phrases(sentence: Sequence[Item]) -> Iterator[str]:
         is_last = after is None or sentence[-2:] == (item, sentence[-1])
         if item.part is Part.ELSEWHERE and not is_last:
             yield "what another algorithm did stands in the middle"
+
+
+def _is_signal(item: Item) -> bool:
+    words = item.text.split()
+    return "flair" not in words and ("signal" in words or words == ["signal"])
 
 
 def _is_doubted(after: Sequence[Item]) -> bool:

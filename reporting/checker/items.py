@@ -28,6 +28,8 @@ _LINKING_WORDS: Final = frozenset({":", "sign", "signs", "evidence", "of", "in",
 _MOST_LISTED: Final = 20
 #: The value of a denial that says who did not find something.
 ELSEWHERE: Final = "elsewhere"
+_HOLDING: Final = frozenset({"in", "within", "inside"})
+_SEEMING: Final = frozenset({"appear", "be"})
 _NONE: Final = frozenset({"none", "no"})
 _STOPS: Final = frozenset(".!")
 _MARKS: Final = frozenset(",:()%/-")
@@ -83,7 +85,9 @@ def read_items(
     told = [_tell_site(items, index, cited) for index in range(len(items))]
     for index in range(len(told)):
         _tell_predicate(told, index, lexicon)
+    told = [_tell_content(told, index, lexicon) for index in range(len(told))]
     told = [_tell_none(told, index) for index in range(len(told))]
+    told = [_tell_uncertain(told, index) for index in range(len(told))]
     return tuple(_drop_list_numbers([_tell_elsewhere(told, index) for index in range(len(told))]))
 
 
@@ -124,13 +128,14 @@ def _tell_predicate(items: list[Item], index: int, lexicon: Lexicon) -> None:
 def _name_predicate(items: list[Item], site: int, index: int, concept: str) -> None:
     finding = Entry(part=Part.CONCEPT, concepts=(concept,), form=Form.MASS)
     denials = [spot for spot in range(site + 1, index) if items[spot].part is Part.NEGATION]
+    last = index - 1 if items[index - 1].text not in _SEEMING else index - 2
     if not items[index].text.endswith("ed"):
         items[index] = replace(items[index], entry=finding)
-    elif not denials or (denials == [index - 1] and items[index - 1].text == "not"):
+    elif not denials or (denials == [last] and items[last].text == "not"):
         items[site] = replace(items[site], entry=finding)
         items[index] = replace(items[index], entry=Entry(part=Part.AFFIRMATION, value="present"))
         if denials:
-            items[index - 1] = replace(items[index - 1], entry=Entry(part=Part.DENIAL))
+            items[last] = replace(items[last], entry=Entry(part=Part.DENIAL))
 
 
 def _tell_elsewhere(items: Sequence[Item], index: int) -> Item:
@@ -141,6 +146,37 @@ def _tell_elsewhere(items: Sequence[Item], index: int) -> Item:
         return item
     is_joined = before.part in {Part.CONNECTOR, Part.BREAK, Part.MARK} or before.text in {"which", "that"}
     return item if is_joined else replace(item, entry=Entry(part=Part.DENIAL, value=ELSEWHERE))
+
+
+def _tell_content(items: Sequence[Item], index: int, lexicon: Lexicon) -> Item:
+    """Return an item, or the finding that it is in the site after it: «fluid in the left pleural space»."""
+    item = items[index]
+    sites = lexicon.contents.get(item.text)
+    if item.part is not Part.UNKNOWN or sites is None or index + 1 >= len(items):
+        return item
+    if items[index + 1].text not in _HOLDING:
+        return item
+    for after in items[index + 2 :]:
+        if after.part is Part.SITE and after.value in sites:
+            return replace(
+                item, entry=Entry(part=Part.CONCEPT, concepts=(sites[after.value],), form=Form.MASS)
+            )
+        if after.part not in {Part.ARTICLE, Part.SIDE, Part.ZONE}:
+            break
+    return item
+
+
+def _tell_uncertain(items: Sequence[Item], index: int) -> Item:
+    """Return an item, or that it is left open: «the presence of consolidation is uncertain»."""
+    item = items[index]
+    if item.text != "uncertain" or not index or items[index - 1].part is not Part.FINITE:
+        return item
+    for before in reversed(items[:index]):
+        if before.part in {Part.STOP, Part.BREAK}:
+            break
+        if before.text in {"presence", "presence or absence of"}:
+            return replace(item, entry=Entry(part=Part.UNDETERMINED))
+    return item
 
 
 def _tell_none(items: Sequence[Item], index: int) -> Item:
@@ -157,24 +193,31 @@ def _drop_list_numbers(items: Sequence[Item]) -> Iterator[Item]:
     number: int | None = None
     index = 0
     while index < len(items):
-        is_start = index == 0 or items[index - 1].part is Part.STOP
-        if is_start and _is_list_number(items, index):
-            value = int(items[index].value)
+        length = _list_number(items, index)
+        if length:
+            value = int(items[index + length - 2].value)
             if number is None if index == 0 else value == (number or 0) + 1:
                 number = value
-                index += 2
+                index += length
                 continue
         yield items[index]
         index += 1
 
 
-def _is_list_number(items: Sequence[Item], index: int) -> bool:
-    """Say whether a bare whole number with its full stop or bracket leads a sentence that goes on."""
-    if index + 2 >= len(items) or items[index].part is not Part.NUMBER or not items[index].text.isdigit():
-        return False
-    is_marked = items[index + 1].part is Part.STOP or items[index + 1].text == ")"
-    is_followed = items[index + 2].part not in {Part.NUMBER, Part.STOP, Part.MARK, Part.UNIT}
-    return is_marked and is_followed and 1 <= int(items[index].text) <= _MOST_LISTED
+def _list_number(items: Sequence[Item], index: int) -> int:
+    """Return how many items the list number is that leads a part of a text here: «1.», «2)» or «(3)»."""
+    before = items[index - 1] if index else None
+    is_start = before is None or before.part in {Part.STOP, Part.BREAK} or before.text in {",", ":"}
+    spot = index + 1 if items[index].text == "(" else index
+    number, *after = (*items[spot : spot + 3], None, None, None)[:3]
+    if not is_start or number is None or after[0] is None or after[1] is None:
+        return 0
+    is_number = number.part is Part.NUMBER and number.text.isdigit() and 1 <= int(number.text) <= _MOST_LISTED
+    is_stopped = after[0].part is Part.STOP and spot == index
+    is_alone = before is None or before.part is Part.STOP or not is_stopped
+    is_marked = is_stopped or after[0].text == ")"
+    is_followed = after[1].part not in {Part.NUMBER, Part.STOP, Part.MARK, Part.UNIT}
+    return spot - index + 2 if is_number and is_alone and is_marked and is_followed else 0
 
 
 def is_name(name: str, lexicon: Lexicon) -> bool:
@@ -208,8 +251,8 @@ def _split(
             found[len(words)] = (1, Entry(part=Part.NAME, value=name))
             words.append(piece)
             continue
-        for token in _TOKEN.findall(_PRODUCT.sub(" x ", _JOINED.sub(" ", piece))):
-            words += lexicon.spell(token)
+        tokens = _TOKEN.findall(_PRODUCT.sub(" x ", _JOINED.sub(" ", piece)))
+        words += lexicon.rewrite([word for token in tokens for word in lexicon.spell(token)])
     return tuple(words), found
 
 

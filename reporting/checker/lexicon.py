@@ -108,6 +108,12 @@ class Lexicon:
         The phrases and their entries by the first word, longest first.
     predicates : mapping
         By site, the finding that a word after its name says: «the heart is enlarged».
+    contents : mapping
+        By word, the finding that it is in a site: «fluid in the pleural space».
+    rewrites : mapping
+        Words that are read as others: «gray and white matter».
+    entries, lengths : mapping
+        The same phrases to look up, and how long those with a first word are, longest first.
     """
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], Entry], ...]]
@@ -115,12 +121,26 @@ class Lexicon:
     wider_sites: Mapping[str, frozenset[str]]
     concepts: frozenset[str] = field(default_factory=frozenset)
     predicates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rewrites: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     entries: Mapping[tuple[str, ...], Entry] = field(default_factory=dict, repr=False)
     lengths: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def spell(self, word: str) -> tuple[str, ...]:
         """Return a word as the tables spell it."""
         return self.spellings.get(word, (word,))
+
+    def rewrite(self, words: Sequence[str]) -> list[str]:
+        """Return words with those replaced that are read as others."""
+        read: list[str] = []
+        start = 0
+        while start < len(words):
+            found = next(
+                (one for one in self.rewrites if tuple(words[start : start + len(one)]) == one), None
+            )
+            read += self.rewrites[found] if found else (words[start],)
+            start += len(found) if found else 1
+        return read
 
     def match(
         self, words: tuple[str, ...], start: int, cited: frozenset[str] | None = None
@@ -208,6 +228,11 @@ def build_lexicon(tables: Mapping[str, Any]) -> Lexicon:
         wider_sites=wider,
         concepts=concepts,
         predicates=predicates,
+        contents={word: dict(sites) for word, sites in tables.get("contents", {}).items()},
+        rewrites={
+            tuple(words.split()): tuple(others.split())
+            for words, others in tables.get("rewrites", {}).items()
+        },
         entries=meanings,
         lengths={
             first: tuple(sorted({len(words) for words, _ in group}, reverse=True))

@@ -20,6 +20,7 @@ _AXES: Final = {
     "perpendicular_axis": Axis.PERPENDICULAR,
 }
 _LINKS: Final = frozenset({Part.FILLER, Part.FINITE, Part.ARTICLE, Part.QUANTITY, Part.PRONOUN})
+_DIAMETERS: Final = frozenset({"diameters", "axes", "dimensions"})
 _FIGURES: Final = frozenset({"probability", "confidence"})
 _PLACE_WORDS: Final = frozenset({"place", "places", "position", "positions"})
 _PLACING: Final = frozenset(
@@ -135,7 +136,9 @@ def _read_size(items: Sequence[Item], start: int) -> tuple[list[StatedSize], int
             unit = items[index].value
             index += 1
         numbers.append((number, unit))
-        is_product = index + 1 < len(items) and items[index].part is Part.TIMES
+        is_product = index + 1 < len(items) and (
+            items[index].part is Part.TIMES or (items[index].text == "and" and _is_of_diameters(items, start))
+        )
         if not is_product or items[index + 1].part is not Part.NUMBER:
             break
         index += 1
@@ -151,6 +154,13 @@ def _read_size(items: Sequence[Item], start: int) -> tuple[list[StatedSize], int
         for (number, unit), axis in zip(numbers, axes, strict=False)
     ]
     return sizes, index - start
+
+
+def _is_of_diameters(items: Sequence[Item], start: int) -> bool:
+    """Say whether a number begins the two diameters of one finding: «diameters of 34 mm and 21 mm»."""
+    before = [item.text for item in items[max(0, start - 2) : start]]
+    is_several = any(item.part is Part.CONCEPT and item.entry.form is Form.MANY for item in items)
+    return not is_several and not _DIAMETERS.isdisjoint(before)
 
 
 def _axis_around(items: Sequence[Item], start: int, stop: int) -> tuple[Axis, bool]:

@@ -17,6 +17,7 @@ from reporting.checker.lexicon import Form, Part
 from reporting.checker.modifiers import read_numbers, read_places
 from reporting.checker.statements import Stated, Statement
 
+_HEADINGS: Final = frozenset({"findings", "abnormalities"})
 _PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 _LEADING: Final = frozenset(
     {"one", "another", "a second", "a third", "the other in", "the other on", "the other at"}
@@ -39,7 +40,7 @@ def split_pairs(phrase: Phrase) -> tuple[Phrase, ...]:
     """
     number = read_numbers(phrase.before).count
     is_many = phrase.mention.entry.form is Form.MANY and number != 1
-    if not is_many or read_places(phrase.before):
+    if not is_many or any(place.side or place.zone for place in read_places(phrase.before)):
         return ()
     parts: list[list[Item]] = [[]]
     for index, item in enumerate(phrase.after):
@@ -119,4 +120,7 @@ def drop_title(statements: list[Statement], phrases: Sequence[Phrase]) -> list[S
     are_ones = all(
         one.concepts == title.concepts and one.form is Form.ONE and one.count in {None, 1} for one in others
     )
+    is_heading = phrases[0].mention.text in _HEADINGS and not phrases[0].before and len(phrases[0].after) == 1
+    if is_title and is_heading and others:  # «Findings: a nodule ...»
+        return others
     return others if is_title and is_counted and is_bare and is_plain and are_ones else statements

@@ -10,7 +10,7 @@ from typing import Final
 from inference.findings import Presence
 from reporting.checker.clauses import MENTIONS, PREMODIFIERS, Clause, is_connector, split_clauses
 from reporting.checker.items import Item, read_items, split_sentences
-from reporting.checker.lexicon import Form, Lexicon, Part, default_lexicon
+from reporting.checker.lexicon import Entry, Form, Lexicon, Part, default_lexicon
 from reporting.checker.modifiers import read_numbers, read_places
 from reporting.checker.pairs import Phrase, drop_title, pair_in_order, split_pairs
 from reporting.checker.statements import Context, Reading, Stated, StatedPlace, Statement
@@ -42,13 +42,41 @@ _OF_THE_IMAGE: Final = frozenset({"findings", "finding", "features", "appearance
 _BEING: Final = frozenset({"may be", "might be", "could be"})
 _OPENING: Final = frozenset(
     {"whether", "whether or not", "present or absent", "presence or absence", "presence or absence of"}
-    | {"the question of whether", "the question whether", "question whether"}
+    | {
+        "the question of whether",
+        "the question whether",
+        "question whether",
+        "the question of",
+        "question of",
+    }
+    | {"can be made", "could be made", "can be drawn", "could be drawn", "was made", "was drawn"}
+    | {"can be given", "could be given", "was reached", "could be reached"}
 )
 _PLACING: Final = frozenset({"in", "on", "at", "of", "over", "within", "inside", "onto", "for"})
 _PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 #: What a part of a sentence after a semicolon may hold that only gives sizes.
 _MEASURING: Final = frozenset(
     {Part.QUANTITY, Part.FILLER, Part.NUMBER, Part.UNIT, Part.TIMES, Part.MARK, Part.CONNECTOR, Part.ARTICLE}
+)
+_LOOKED: Final = frozenset(
+    {
+        "seen",
+        "detected",
+        "identified",
+        "demonstrated",
+        "found",
+        "shown",
+        "observed",
+        "visualized",
+        "appreciated",
+    }
+    | {"recognized", "discerned", "made out", "noted"}
+)
+_LEVELS: Final = frozenset({Stated.LOW.value, Stated.MODERATE.value, Stated.HIGH.value})
+_POLAR: Final = frozenset({Part.NEGATION, Part.DENIAL, Part.UNDETERMINED, Part.PSEUDO, Part.ELSEWHERE})
+_SIDES_LEFT_OPEN: Final = frozenset(
+    {"right or left", "left or right", "right or the left", "left or the right"}
+    | {"right or on the left", "left or on the right", "right or left sided", "left or right sided"}
 )
 _DEFINITE: Final = frozenset({"the", "this", "these"})
 _ARTICLES: Final = frozenset({"a", "an"})
@@ -150,7 +178,7 @@ def _read_sentence(sentence: Sequence[Item]) -> Reading:
     unclear: list[str] = []
     stray = 0
     title = _title_of(sentence)
-    for clause in split_clauses(sentence):
+    for clause in split_clauses(_join_list(sentence)):
         if clause.has_mention:
             found, problems, numbers = _read_clause(clause)
             statements += found
@@ -182,14 +210,12 @@ def _read_elsewhere(sentence: Sequence[Item]) -> Reading:
     ):
         end -= 1
     reading = _read_sentence(sentence[:end]) if end else Reading(statements=())
-    if len(reading.statements) != 1 or reading.statements[0].presence is not Presence.PRESENT:
+    told = [one for one in reading.statements if one.presence is Presence.PRESENT and not one.is_pronoun]
+    if len(told) != 1 or len(reading.statements) != 1 or not told[0].concepts:
         why = "it is not said what another algorithm did not find"
         return replace(reading, unclear=(*reading.unclear, why))
-    (told,) = reading.statements
-    denied = Statement(concepts=told.concepts, presence=Presence.ABSENT)
-    is_named = bool(told.concepts) and not told.is_pronoun
-    why = () if is_named else ("it is not said what another algorithm did not find",)
-    return replace(reading, statements=(told, denied), unclear=(*reading.unclear, *why))
+    denied = Statement(concepts=told[0].concepts, presence=Presence.ABSENT)
+    return replace(reading, statements=(*told, denied))
 
 
 def _is_about_one(statements: Sequence[Statement]) -> bool:
@@ -200,8 +226,21 @@ def _is_about_one(statements: Sequence[Statement]) -> bool:
 
 def _is_of_sizes(clause: Clause) -> bool:
     """Say whether a clause gives sizes and nothing else."""
-    is_bare = all(item.part in _MEASURING for item in clause.items)
-    return is_bare and bool(read_numbers(clause.items).sizes)
+    is_bare = all(item.part in _MEASURING or item.value in _LEVELS for item in clause.items)
+    has_level = any(item.part is Part.CERTAINTY for item in clause.items)
+    return is_bare and (has_level or bool(read_numbers(clause.items).sizes))
+
+
+def _join_list(sentence: Sequence[Item]) -> Sequence[Item]:
+    """Return a sentence with «and» for semicolons where its title counts places: «nodules: right; left»."""
+    end = next((index for index, item in enumerate(sentence) if item.text == ":"), 0)
+    mentions = [index for index, item in enumerate(sentence) if item.part in MENTIONS]
+    is_title = len(mentions) == 1 and mentions[0] == end - 1 and sentence[end - 1].entry.form is Form.MANY
+    is_plain = not any(item.part in _POLAR for item in sentence)
+    if not is_title or not is_plain:
+        return sentence
+    joint = Entry(part=Part.CONNECTOR, value="and")
+    return [replace(item, entry=joint) if item.text == ";" else item for item in sentence]
 
 
 def _claims(clause: Clause) -> bool:
@@ -348,6 +387,8 @@ def _is_equation(clause: Clause) -> bool:
 
 def _state(phrase: Phrase, presence: Presence, certainty: Stated) -> tuple[Statement, int]:
     after, index = _take_index(phrase.after)
+    if presence is Presence.ABSENT:  # «no effusion bilaterally»: on neither side
+        after = tuple(item for item in after if item.text != "bilaterally")
     numbers = read_numbers([*phrase.before, phrase.mention, *after])
     places = read_places([*phrase.before, *after])
     statement = Statement(
@@ -435,7 +476,8 @@ def _is_title(items: Sequence[Item], left: int, right: int) -> bool:
     """Say whether a finding counts those after it: «two nodules: one nodule ...»."""
     is_led_to = any(item.text == ":" for item in items[left + 1 : right])
     is_same = items[left].entry.concepts == items[right].entry.concepts
-    return is_led_to and is_same and items[left].entry.form is Form.MANY
+    is_heading = left == 0 and items[left].text in {"findings", "abnormalities"}
+    return is_led_to and (is_heading or (is_same and items[left].entry.form is Form.MANY))
 
 
 def _is_measure_of(items: Sequence[Item], index: int) -> bool:
@@ -486,6 +528,8 @@ def _find_either(clause: Clause, *, is_there: bool) -> list[str]:
             is_placed = index > 0 and clause.items[index - 1].text in _PLACING
             if is_there or not is_placed:
                 return ["«either» leaves open which"]
+        if item.text in _SIDES_LEFT_OPEN and is_there:
+            return ["the side is left open"]
     return []
 
 
@@ -514,13 +558,28 @@ def _own_certainty(before: Sequence[Item]) -> Stated | None:
 
 
 def _clause_certainty(clause: Clause, after: Sequence[Item]) -> Stated:
-    verbal = [item for item in clause.items if item.part is Part.CERTAINTY and _is_verbal(item)]
-    behind = [item for item in after if item.part is Part.CERTAINTY]
+    plain = _find_undoubted(clause)
+    told = [item for item in clause.items if item.part is Part.CERTAINTY and item.position not in plain]
+    verbal = [item for item in told if _is_verbal(item)]
+    behind = [item for item in after if item.part is Part.CERTAINTY and item.position not in plain]
     if verbal or behind:
         return _strongest([*verbal, *behind])
     is_attributed = any(item.part is Part.ATTRIBUTION for item in clause.items)
     is_affirmed = any(item.part is Part.AFFIRMATION for item in clause.items)
     return Stated.ATTRIBUTED if is_attributed and not is_affirmed else Stated.PLAIN
+
+
+def _find_undoubted(clause: Clause) -> set[int]:
+    """Return where words of certainty say none: «no mass could be seen», «no statement on it is possible»."""
+    found = set()
+    is_led = is_open = False
+    for item, after in pairwise([*clause.items, clause.items[-1]]):
+        is_led = is_led or item.part is Part.NEGATION
+        is_open = is_open or (item.part is Part.UNDETERMINED and item.text.startswith("no "))
+        is_seen = is_led and item.text == "could be" and after.text in _LOOKED
+        if is_seen or (is_open and item.text in {"is possible", "was possible", "possible"}):
+            found.add(item.position)
+    return found
 
 
 def _is_verbal(item: Item) -> bool:

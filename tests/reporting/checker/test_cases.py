@@ -11,7 +11,6 @@ UNFAITHFUL = [case for case in CASES if not case.is_faithful]
 FAITHFUL = [case for case in CASES if case.is_faithful]
 #: Faithful, and refused all the same: what docs/checker.md owns up to.
 REFUSED_ALL_THE_SAME = {
-    "A left pleural effusion cannot be confirmed with high confidence but is possible.",
     "The heart is the site of cardiac enlargement.",
     "A single nodule is present, lying in the right upper zone.",
     "FLAIR signal abnormalities on both sides of the brain, the left one only possible.",
