@@ -42,6 +42,8 @@ class EvidenceKind(StrEnum):
 
 #: What states findings of the run: sentences on it are held to the facts by the checker of reports.
 STATED: Final = frozenset({EvidenceKind.FINDING, EvidenceKind.MEASUREMENT})
+#: What others wrote: told in its own words with its source, and never shown to a language model.
+QUOTED: Final = frozenset({EvidenceKind.PASSAGE, EvidenceKind.RELATION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +85,9 @@ class Evidence:
     is_required: bool = False
 
 
-def remark(evidence_id: str, text: str) -> Evidence:
+def remark(evidence_id: str, text: str, *, is_required: bool = False) -> Evidence:
     """Return a statement about the tools themselves, such as that there is nothing to say."""
-    return Evidence(evidence_id=evidence_id, kind=EvidenceKind.REMARK, text=text)
+    return Evidence(evidence_id=evidence_id, kind=EvidenceKind.REMARK, text=text, is_required=is_required)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Pure. Whether a language model's sentence says only what the evidence that it cites says.
 
 Strict on purpose, because the composed answer is always there to stand instead: every
-number, side, finding and word of substance must come from what is cited, a negation must
-be there in both or in neither, and what is quoted must be quoted word for word.
+number, side, finding and word of substance must come from what is cited, and a negation
+must be there in both or in neither. A part of a quotation can say the contrary of the
+whole: what is quoted is never a language model's to word.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from reporting.assistant.answer import AnswerSentence
-from reporting.assistant.evidence import STATED, Evidence, EvidenceKind
+from reporting.assistant.evidence import QUOTED, STATED, Evidence
 from reporting.assistant.identifiers import Identifiers, mentions
 from reporting.assistant.instructions import reads_as_instruction
 from reporting.assistant.rules import read_table
@@ -23,7 +24,6 @@ from reporting.refine.answer import CitedSentence
 from reporting.refine.prompt import Ground
 from reporting.text import SectionName
 
-_QUOTED: Final = frozenset({EvidenceKind.PASSAGE, EvidenceKind.RELATION})
 _STEM: Final = 5
 
 
@@ -48,11 +48,9 @@ def find_fault(
         return "it holds an instruction or an identifier"
     if all(item.kind in STATED and item.finding_ids for item in cited):
         return ""  # `check_findings` holds it to the facts
-    ground = " ".join(item.text for item in cited)
-    if any(item.kind in _QUOTED for item in cited):
-        is_quote = _squash(sentence.text) in _squash(ground)
-        return "" if is_quote else "a source is not quoted word for word"
-    return _find_surplus(sentence.text, ground, asked)
+    if any(item.kind in QUOTED for item in cited):
+        return "a source is told in its own words alone"
+    return _find_surplus(sentence.text, " ".join(item.text for item in cited), asked)
 
 
 def _find_surplus(text: str, ground: str, asked: str) -> str:
@@ -133,10 +131,6 @@ def _verdicts(text: str) -> set[str]:
 
 def _stems(text: str) -> set[str]:
     return {word[:_STEM] for word in re.findall(r"[^\W\d_]{4,}", text.lower())}
-
-
-def _squash(text: str) -> str:
-    return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 _EXTRACTS: Final = {

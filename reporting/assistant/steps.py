@@ -24,7 +24,7 @@ from reporting.assistant.answer import (
 from reporting.assistant.answer import (
     state as state_evidence,
 )
-from reporting.assistant.evidence import STATED, EvidenceKind, ToolCall, ToolResult, remark
+from reporting.assistant.evidence import QUOTED, STATED, EvidenceKind, ToolCall, ToolResult, remark
 from reporting.assistant.exchange import (
     AssistantCancelledError,
     AssistantEvent,
@@ -45,7 +45,7 @@ _PLAN: Final = TypeAdapter(Plan)
 _RESULTS: Final = TypeAdapter(tuple[ToolResult, ...])
 _SENTENCES: Final = TypeAdapter(tuple[AnswerSentence, ...])
 #: What an answer tells in full, whatever a language model leaves out of it.
-_TOLD: Final = STATED | {EvidenceKind.ESTIMATE, EvidenceKind.PASSAGE, EvidenceKind.RELATION}
+_TOLD: Final = STATED | QUOTED | {EvidenceKind.ESTIMATE}
 
 
 class State(TypedDict, total=False):
@@ -152,15 +152,17 @@ class Steps:
         return "plan" if is_empty and state["planner"] == Planner.LANGUAGE_MODEL.value else "word"
 
     def word(self, state: State) -> State:
-        """Compose the answer by rule, and let the language model word one."""
+        """Compose the answer by rule, and let the language model word what is no quotation."""
         results = _RESULTS.validate_python(state["results"])
         composed = compose_answer(results)
         is_help = _PLAN.validate_python(state["plan"]).intent is Intent.HELP
+        evidence = [gather(results)[one.citations[0]] for one in composed]
+        own = [item for item in evidence if item.kind not in QUOTED]
         worded: tuple[AnswerSentence, ...] = ()
         verdict = ""
-        if not is_help:
-            evidence = [gather(results)[one.citations[0]] for one in composed]
-            worded, verdict = self._proposer.propose_wording(self._session, state["asked"], evidence)
+        is_worth_words = any(item.kind is not EvidenceKind.REMARK for item in own)
+        if is_worth_words and not is_help:
+            worded, verdict = self._proposer.propose_wording(self._session, state["asked"], own)
         return {
             "composed": _SENTENCES.dump_python(composed, mode="json"),
             "worded": _SENTENCES.dump_python(worded, mode="json"),

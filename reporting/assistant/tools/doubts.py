@@ -25,5 +25,5 @@ def doubts_of(analysis: Analysis, record: StudyRecord, *, is_all: bool = False) 
             evidence_id=f"{analysis.model.name}/{name}",
             kind=EvidenceKind.DOUBT if clean else EvidenceKind.REMARK,
             text=f"{who}{clean}" if clean else LEFT_OUT_SENTENCE,
-            is_required=is_required,
+            is_required=is_required or not clean,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from threading import Event
 from typing import Final
 
@@ -50,7 +49,7 @@ def quote_passages(
         name = f"{name}-{number}" if name in names else name
         names.add(name)
         if not clean or not title:
-            yield remark(name, LEFT_OUT_SENTENCE)
+            yield remark(name, LEFT_OUT_SENTENCE, is_required=True)
             continue
         yield Evidence(
             evidence_id=name,
@@ -83,12 +82,12 @@ def state_relations(
     )
     relations = ports.graph.related(concepts) if concepts else ()
     if relations:
-        yield replace(remark("graph/notice", ASSOCIATION_NOTICE), is_required=True)
+        yield remark("graph/notice", ASSOCIATION_NOTICE, is_required=True)
     for number, one in enumerate(relations[:_MOST_RELATIONS], 1):
         text = clean_free_text(one.text, record.identifiers)
         source = clean_free_text(one.source, record.identifiers)
         if not text or not source:
-            yield remark(f"graph/{number}", LEFT_OUT_SENTENCE)
+            yield remark(f"graph/{number}", LEFT_OUT_SENTENCE, is_required=True)
             continue
         yield Evidence(
             evidence_id=f"graph/{number}",

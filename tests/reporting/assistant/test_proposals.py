@@ -7,6 +7,8 @@ import json
 import pytest
 from assistant_cases import (
     FakeLanguageModel,
+    FakeLibrary,
+    FakePassage,
     FakeRunner,
     answering,
     ask,
@@ -82,6 +84,27 @@ def test_what_must_be_said_is_said_whatever_the_model_leaves_out() -> None:
     exchange = ask(make_assistant(record, model), record, "Is there a pneumothorax?")
     assert exchange.answer.author is Author.LANGUAGE_MODEL
     assert "The film is rotated." in exchange.answer.text
+
+
+def test_a_quotation_reaches_no_prompt_and_stands_whole_beside_what_the_model_words() -> None:
+    record = chest_record()
+    model = FakeLanguageModel(copy_statements)
+    assistant = make_assistant(record, model)
+    quoted = ask(assistant, record, "What does the guideline say about pneumothorax?")
+    assert "supine radiograph may hide it" not in model.prompts
+    assert "Sample text: pneumothorax, Sample society (public domain)" in quoted.answer.text
+    assert '"A pneumothorax is air in the pleural space. A supine radiograph may hide it."' in (
+        quoted.answer.text
+    )
+
+
+def test_no_model_is_asked_to_word_an_answer_of_quotations_alone() -> None:
+    record, model = chest_record(), FakeLanguageModel(copy_statements)
+    library = FakeLibrary((FakePassage("text#1", "A fracture is a broken bone."),))
+    assistant = make_assistant(record, model, ports=ToolPorts(library=library))
+    exchange = ask(assistant, record, "What does the guideline say about a fracture?")
+    assert (model.requests, exchange.language_model) == ([], "")
+    assert exchange.answer.author is Author.RULES
 
 
 def test_a_model_chooses_tools_of_the_closed_set_alone() -> None:
