@@ -33,6 +33,7 @@ _UNSURE: Final = frozenset({Certainty.MODERATE, Certainty.LOW})
 _ATTRIBUTING: Final = frozenset({Part.ALGORITHM, Part.NAME, Part.DISAGREEMENT, Part.ELSEWHERE})
 #: Findings that are one or the other of two.
 _HALVES: Final = {"nodule_mass": ("nodule", "mass")}
+_FURTHER: Final = frozenset({"another", "second", "other", "different", "further", "third"})
 _FILM: Final = frozenset({"film", "radiograph", "x ray"})
 
 
@@ -124,7 +125,7 @@ def _check_sentence(
     faults += [_fault(kind, index, detail=why) for kind, why in _check_words(items, ground)]
     malformed = (why for part in split_sentences(items) for why in find_malformed(part))
     faults += [_fault(FaultKind.UNCLEAR, index, detail=why) for why in dict.fromkeys(malformed)]
-    faults += [_fault(kind, index, detail=why) for kind, why in _check_algorithms(items, cited)]
+    faults += [_fault(kind, index, detail=why) for kind, why in _check_algorithms(items, cited, every)]
     reading = read_statements(items)
     faults += [_fault(kind, index, detail=why) for kind, why in _check_reading(reading, cited)]
     pairs: list[tuple[Statement, tuple[Fact, ...]]] = []
@@ -216,13 +217,26 @@ def _check_words(items: Sequence[Item], ground: Ground) -> list[tuple[FaultKind,
     return faults
 
 
-def _check_algorithms(items: Sequence[Item], cited: Sequence[Fact]) -> list[tuple[FaultKind, str]]:
-    """Return whether more algorithms are spoken of than have stated what is cited."""
+def _check_algorithms(
+    items: Sequence[Item], cited: Sequence[Fact], every: Sequence[Fact]
+) -> list[tuple[FaultKind, str]]:
+    """Return whether more algorithms are spoken of than have stated what is cited, or than there are."""
+    is_alone = len({fact.algorithm for fact in every}) < 2  # noqa: PLR2004
+    is_another = any(_is_another(item, after) for item, after in pairwise([*items, *items[-1:]]))
+    if is_alone and is_another:
+        return [(FaultKind.WRONG_ALGORITHM, "another algorithm is spoken of, and there is one")]
     known = len({fact.algorithm for fact in cited})
     said = [int(item.value) for item, after in pairwise(items) if _is_count_of_algorithms(item, after)]
     if any(number > known for number in said):
         return [(FaultKind.WRONG_ALGORITHM, "more algorithms are spoken of than have stated it")]
     return []
+
+
+def _is_another(item: Item, after: Item) -> bool:
+    """Say whether an item speaks of another algorithm."""
+    is_noun = item.part is Part.ARTICLE and after.part in {Part.ALGORITHM, Part.NAME}
+    is_phrase = item.part in {Part.ALGORITHM, Part.ELSEWHERE} or item.value == ELSEWHERE
+    return (is_noun or is_phrase) and not _FURTHER.isdisjoint(item.text.split())
 
 
 def _is_count_of_algorithms(item: Item, after: Item) -> bool:

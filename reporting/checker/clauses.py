@@ -32,6 +32,7 @@ _OPENERS: Final = frozenset({Part.ARTICLE, Part.COUNT, Part.CERTAINTY, Part.PRON
 _DOUBTFUL_VERBS: Final = frozenset({"is", "are", "may", "might", "could"})
 #: First words of the negations that are a verb: «does not show a mass and a nodule» denies both.
 _VERBAL: Final = frozenset({"did", "does", "do", "fails", "failed", "not", "unable", "neither", "nor"})
+_PLACING: Final = frozenset({"in", "on", "at", "within", "over", "of"})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 _ACCOMPANYING: Final = frozenset(
     {
@@ -218,7 +219,8 @@ def _leads_to_mention(items: Sequence[Item], index: int, stop: int) -> bool:
     for item in items[index + 1 : stop]:
         if item.part in MENTIONS:
             return True
-        if item.part not in PREMODIFIERS and not is_connector(item):
+        is_place = item.part is Part.FILLER and item.text in _PLACING
+        if item.part not in PREMODIFIERS and not is_connector(item) and not is_place:
             return False
     return False
 

@@ -27,6 +27,11 @@ _COUNTING: Final = frozenset(
 _APPEARING: Final = frozenset(
     {"there appears to be", "there appear to be", "there seems to be", "there seem to be"}
 )
+_SPEAKING: Final = frozenset({Part.PRONOUN, Part.DISAGREEMENT})
+_MEASURING: Final = frozenset(
+    {Part.QUANTITY, Part.FILLER, Part.FINITE, Part.NUMBER, Part.UNIT, Part.TIMES, Part.MARK, Part.CONNECTOR}
+    | {Part.ARTICLE}
+)
 #: What no sentence ends with.
 _OPEN: Final = frozenset({Part.ARTICLE, Part.CONNECTOR, Part.TIMES, Part.NEGATION})
 #: What no article or preposition stands right before.
@@ -54,8 +59,15 @@ def find_malformed(sentence: Sequence[Item]) -> Iterator[str]:
     marks = "".join(item.value for item in sentence if item.part is Part.MARK and item.value in "()")
     if marks.replace("()", ""):
         yield "a bracket is left open"
-    if not any(item.part in MENTIONS or item.part in {Part.PRONOUN, Part.DISAGREEMENT} for item in sentence):
+    is_about = any(item.part in MENTIONS or item.part in _SPEAKING for item in sentence)
+    if not is_about and not _is_of_sizes(sentence):
         yield "a sentence speaks of no finding"
+
+
+def _is_of_sizes(sentence: Sequence[Item]) -> bool:
+    """Say whether a sentence gives sizes of the finding before it, and nothing else: «Volume: 12 mL»."""
+    is_bare = all(item.part in _MEASURING for item in sentence)
+    return is_bare and any(item.part is Part.UNIT for item in sentence)
 
 
 def _check_ends(sentence: Sequence[Item]) -> Iterator[str]:

@@ -28,7 +28,10 @@ _LINKING_WORDS: Final = frozenset({":", "sign", "signs", "evidence", "of", "in",
 _MOST_LISTED: Final = 20
 #: The value of a denial that says who did not find something.
 ELSEWHERE: Final = "elsewhere"
-_HOLDING: Final = frozenset({"in", "within", "inside"})
+_HOLDING: Final = frozenset({"in", "within", "inside", "of"})
+_FURTHER: Final = frozenset({"another", "a second", "a further"})
+#: What comes after a «one» that stands for a finding.
+_PLACING_ONE: Final = frozenset({"in", "on", "at", "within", "inside", "over", "measuring", "with", "lies"})
 _SEEMING: Final = frozenset({"appear", "be"})
 _NONE: Final = frozenset({"none", "no"})
 _STOPS: Final = frozenset(".!")
@@ -88,7 +91,8 @@ def read_items(
     told = [_tell_content(told, index, lexicon) for index in range(len(told))]
     told = [_tell_none(told, index) for index in range(len(told))]
     told = [_tell_uncertain(told, index) for index in range(len(told))]
-    return tuple(_drop_list_numbers([_tell_elsewhere(told, index) for index in range(len(told))]))
+    told = [_tell_elsewhere(told, index) for index in range(len(told))]
+    return tuple(_name_ones(list(_drop_list_numbers(told))))
 
 
 def _tell_site(items: Sequence[Item], index: int, cited: frozenset[str] | None) -> Item:
@@ -186,6 +190,36 @@ def _tell_none(items: Sequence[Item], index: int) -> Item:
     if item.text in _NONE and is_last and index and items[index - 1].text == ":":
         return replace(item, entry=Entry(part=Part.DENIAL))
     return item
+
+
+def _name_ones(items: Sequence[Item]) -> Iterator[Item]:
+    """Yield the items, with its noun after a «one» or «another» that leaves it out: «... and one on the left»."""
+    last: Item | None = None
+    for index, item in enumerate(items):
+        yield item
+        if item.part is Part.STOP:
+            last = None
+        if item.part is Part.CONCEPT:
+            last = item if item.entry.form is not Form.MANY else None
+        if last is not None and last is not item and _leaves_out_noun(items, index):
+            yield replace(last, position=item.position, entry=replace(last.entry, form=Form.ONE))
+
+
+def _leaves_out_noun(items: Sequence[Item], index: int) -> bool:
+    item = items[index]
+    is_one = item.part is Part.COUNT and item.value == "1"
+    if not is_one and item.text not in _FURTHER:
+        return False
+    spot = index - 1
+    while spot > 0 and (items[spot].part is Part.CERTAINTY or items[spot].text in {"a", *_FURTHER}):
+        spot -= 1
+    joint = items[spot]
+    is_joined = joint.part in {Part.CONNECTOR, Part.BREAK} or joint.text == ","
+    if not is_joined:
+        return False
+    after = items[index + 1] if index + 1 < len(items) else None
+    is_end = after is None or after.part in {Part.FINITE, Part.STOP, Part.BREAK, Part.MARK, Part.AFFIRMATION}
+    return is_end or (after is not None and after.text in _PLACING_ONE)
 
 
 def _drop_list_numbers(items: Sequence[Item]) -> Iterator[Item]:

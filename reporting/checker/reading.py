@@ -349,7 +349,8 @@ def _find_ties(items: Sequence[Item]) -> list[str]:
         if item.part is Part.CERTAINTY and seen:
             words = item.text.split()
             is_of_image = words[0] in _OF_THE_IMAGE or items[index - 1].text in _OF_THE_IMAGE
-            if _TYING.intersection(words) and not is_of_image:
+            is_tied = any(after.part in MENTIONS for after in items[index + 1 :])
+            if _TYING.intersection(words) and is_tied and not is_of_image:
                 return ["one finding is made a sign of another"]
             if item.text in _BEING and _leads_to_finding(items[index + 1 :]):
                 return ["one finding is said to be another"]
