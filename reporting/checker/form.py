@@ -21,7 +21,8 @@ _PREPOSITIONS: Final = frozenset(
 #: What leads to a number.
 _COUNTING: Final = frozenset(
     {"measured at", "estimated at", "calculated at", "quantified at", "amounts to", "amount to"}
-    | {"comes to", "come to", "equals"}
+    | {"comes to", "come to", "equals", "measured as", "measured to be", "estimated as", "estimated to be"}
+    | {"calculated as"}
 )
 #: What appears to be there needs its word of doubt.
 _APPEARING: Final = frozenset(

@@ -30,6 +30,11 @@ _MOST_LISTED: Final = 20
 ELSEWHERE: Final = "elsewhere"
 _HOLDING: Final = frozenset({"in", "within", "inside", "of"})
 _FURTHER: Final = frozenset({"another", "a second", "a further"})
+_BEFORE_ONE: Final = frozenset({Part.CERTAINTY, Part.SIDE, Part.ZONE})
+_AFTER_ONE: Final = frozenset({Part.FINITE, Part.STOP, Part.BREAK, Part.MARK, Part.AFFIRMATION})
+_DOUBTING: Final = frozenset(
+    {"is possible", "is suspected", "may be", "might be", "could be", "may", "might"}
+)
 #: What comes after a «one» that stands for a finding.
 _PLACING_ONE: Final = frozenset({"in", "on", "at", "within", "inside", "over", "measuring", "with", "lies"})
 _SEEMING: Final = frozenset({"appear", "be"})
@@ -193,7 +198,7 @@ def _tell_none(items: Sequence[Item], index: int) -> Item:
 
 
 def _name_ones(items: Sequence[Item]) -> Iterator[Item]:
-    """Yield the items, with its noun after a «one» or «another» that leaves it out: «... and one on the left»."""
+    """Yield the items, with the noun after a «one» or «another» that leaves it out («and one on the left»)."""
     last: Item | None = None
     for index, item in enumerate(items):
         yield item
@@ -211,14 +216,14 @@ def _leaves_out_noun(items: Sequence[Item], index: int) -> bool:
     if not is_one and item.text not in _FURTHER:
         return False
     spot = index - 1
-    while spot > 0 and (items[spot].part is Part.CERTAINTY or items[spot].text in {"a", *_FURTHER}):
+    while spot > 0 and (items[spot].part in _BEFORE_ONE or items[spot].text in {"a", *_FURTHER}):
         spot -= 1
     joint = items[spot]
     is_joined = joint.part in {Part.CONNECTOR, Part.BREAK} or joint.text == ","
     if not is_joined:
         return False
     after = items[index + 1] if index + 1 < len(items) else None
-    is_end = after is None or after.part in {Part.FINITE, Part.STOP, Part.BREAK, Part.MARK, Part.AFFIRMATION}
+    is_end = after is None or after.part in _AFTER_ONE or after.text in _DOUBTING
     return is_end or (after is not None and after.text in _PLACING_ONE)
 
 

@@ -17,7 +17,8 @@ from reporting.checker.lexicon import Form, Part
 from reporting.checker.modifiers import read_numbers, read_places
 from reporting.checker.statements import Stated, Statement
 
-_HEADINGS: Final = frozenset({"findings", "abnormalities"})
+_HEADINGS: Final = frozenset({"finding", "findings", "abnormalities"})
+_HEADED: Final = frozenset({Part.ALGORITHM, Part.ARTICLE, Part.NAME, Part.EXAMINATION})
 _PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 _LEADING: Final = frozenset(
     {"one", "another", "a second", "a third", "the other in", "the other on", "the other at"}
@@ -120,7 +121,11 @@ def drop_title(statements: list[Statement], phrases: Sequence[Phrase]) -> list[S
     are_ones = all(
         one.concepts == title.concepts and one.form is Form.ONE and one.count in {None, 1} for one in others
     )
-    is_heading = phrases[0].mention.text in _HEADINGS and not phrases[0].before and len(phrases[0].after) == 1
+    is_heading = (
+        phrases[0].mention.text in _HEADINGS
+        and all(item.part in _HEADED for item in phrases[0].before)
+        and len(phrases[0].after) == 1
+    )
     if is_title and is_heading and others:  # «Findings: a nodule ...»
         return others
     return others if is_title and is_counted and is_bare and is_plain and are_ones else statements

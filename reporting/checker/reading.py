@@ -232,12 +232,20 @@ def _is_of_sizes(clause: Clause) -> bool:
 
 
 def _join_list(sentence: Sequence[Item]) -> Sequence[Item]:
-    """Return a sentence with «and» for semicolons where its title counts places: «nodules: right; left»."""
+    """Return a sentence with «and» for semicolons where a title leads them: «nodules: right; left»."""
     end = next((index for index, item in enumerate(sentence) if item.text == ":"), 0)
+    head, rest = sentence[:end], sentence[end:]
     mentions = [index for index, item in enumerate(sentence) if item.part in MENTIONS]
-    is_title = len(mentions) == 1 and mentions[0] == end - 1 and sentence[end - 1].entry.form is Form.MANY
-    is_plain = not any(item.part in _POLAR for item in sentence)
-    if not is_title or not is_plain:
+    is_counting = len(mentions) == 1 and mentions[0] == end - 1 and sentence[end - 1].entry.form is Form.MANY
+    is_denying = any(item.part is Part.DENIAL for item in head) and not any(
+        item.part in MENTIONS for item in head
+    )
+    polar = _POLAR if is_denying else _POLAR - {Part.DENIAL}
+    is_plain = not any(item.part in polar or item.part is Part.FINITE for item in rest)
+    if is_denying:  # «not seen: mass and effusion; nodule» may go on to what is seen
+        is_plain = is_plain and not any(is_connector(item) for item in rest)
+    is_led = is_denying or (is_counting and not any(item.part in _POLAR for item in sentence))
+    if not is_led or not is_plain:
         return sentence
     joint = Entry(part=Part.CONNECTOR, value="and")
     return [replace(item, entry=joint) if item.text == ";" else item for item in sentence]
@@ -477,7 +485,9 @@ def _is_title(items: Sequence[Item], left: int, right: int) -> bool:
     """Say whether a finding counts those after it: «two nodules: one nodule ...»."""
     is_led_to = any(item.text == ":" for item in items[left + 1 : right])
     is_same = items[left].entry.concepts == items[right].entry.concepts
-    is_heading = left == 0 and items[left].text in {"findings", "abnormalities"}
+    is_heading = items[left].text in {"finding", "findings", "abnormalities"} and not any(
+        item.part in MENTIONS for item in items[:left]
+    )
     return is_led_to and (is_heading or (is_same and items[left].entry.form is Form.MANY))
 
 
