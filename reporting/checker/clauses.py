@@ -33,6 +33,7 @@ _DOUBTFUL_VERBS: Final = frozenset({"is", "are", "may", "might", "could"})
 #: First words of the negations that are a verb: «does not show a mass and a nodule» denies both.
 _VERBAL: Final = frozenset({"did", "does", "do", "fails", "failed", "not", "unable", "neither", "nor"})
 _PLACING: Final = frozenset({"in", "on", "at", "within", "over", "of"})
+_PLACE_PARTS: Final = frozenset({Part.SIDE, Part.ZONE, Part.SITE, Part.ARTICLE})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 _ACCOMPANYING: Final = frozenset(
     {
@@ -205,7 +206,10 @@ def _is_verb(item: Item) -> bool:
 def _find_cut(items: Sequence[Item], start: int, before: int, verb: int) -> int | None:
     between = range(before + 1, verb)
     if is_existential(items[verb]):
-        return verb
+        leads = [
+            index for index in between if is_connector(items[index]) and _is_place(items[index + 1 : verb])
+        ]
+        return leads[-1] if leads else verb
     cuts = [
         index for index in between if is_connector(items[index]) and _leads_to_mention(items, index, verb)
     ]
@@ -213,6 +217,15 @@ def _find_cut(items: Sequence[Item], start: int, before: int, verb: int) -> int 
         return None
     has_subject = any(item.part in MENTIONS or item.part is Part.PRONOUN for item in items[start:before])
     return cuts[0] if has_subject else cuts[-1]
+
+
+def _is_place(items: Sequence[Item]) -> bool:
+    """Say whether items are a place that leads to «there is»: «and in the left lower zone there is»."""
+    is_whole = all(
+        item.part in _PLACE_PARTS or (item.part is Part.FILLER and item.text in _PLACING) or item.text == ","
+        for item in items
+    )
+    return is_whole and any(item.part in {Part.SIDE, Part.ZONE, Part.SITE} for item in items)
 
 
 def _leads_to_mention(items: Sequence[Item], index: int, stop: int) -> bool:

@@ -18,6 +18,8 @@ _PREPOSITIONS: Final = frozenset(
     {"of", "in", "on", "at", "within", "inside", "onto", "over", "for", "involving", "affecting", "having"}
     | {"in the region of", "in the area of", "the other in", "the other on", "the other at", "either"}
 )
+#: What makes an exception, and so needs a denial.
+_EXCEPTING: Final = frozenset({"other than", "except", "except for"})
 #: What leads to a number.
 _COUNTING: Final = frozenset(
     {"measured at", "estimated at", "calculated at", "quantified at", "amounts to", "amount to"}
@@ -41,6 +43,7 @@ _VERBS: Final = frozenset({Part.FINITE, Part.BREAK, Part.DENIAL, Part.UNDETERMIN
 _BETWEEN: Final = PREMODIFIERS | {Part.CONNECTOR, Part.ALGORITHM, Part.NAME, Part.EXAMINATION}
 _BETWEEN_WORDS: Final = frozenset(
     {"sign", "signs", "evidence", "of", "for", "further", "visible", "detectable", "in"}
+    | {"discernible", "perceptible", "demonstrable", "identifiable", "recognizable"}
     | {"right or left", "left or right", "right sided or left sided"}
 )
 
@@ -78,7 +81,7 @@ def _check_ends(sentence: Sequence[Item]) -> Iterator[str]:
     if last.part is Part.MARK and last.value in {",", ":", "/", "-"}:
         yield "a sentence ends in the middle"
     is_joint = first.part in {Part.CONNECTOR, Part.BREAK, Part.TIMES, Part.FINITE, Part.UNIT}
-    is_lead = first.text in {"with", "in addition to", "while", "although", "though", "apart from"}
+    is_lead = first.text in {"with", "in addition to", "while", "whereas", "although", "though", "apart from"}
     if (is_joint and not is_lead) or first.part is Part.MARK:
         yield "a sentence begins in the middle"
 
@@ -167,8 +170,11 @@ def _check_measures(sentence: Sequence[Item]) -> Iterator[str]:
 
 def _check_phrases(sentence: Sequence[Item]) -> Iterator[str]:
     """Yield where a phrase does not stand with what it needs."""
+    has_denial = any(item.part in {Part.NEGATION, Part.DENIAL} for item in sentence)
     for index, item in enumerate(sentence):
         after = sentence[index + 1].part if index + 1 < len(sentence) else None
+        if item.text in _EXCEPTING and not has_denial:
+            yield "an exception is made from nothing"
         if item.text == "at" and after is Part.NUMBER:
             yield "a number stands after a preposition of place"
         if (

@@ -36,7 +36,11 @@ _DOUBTING: Final = frozenset(
     {"is possible", "is suspected", "may be", "might be", "could be", "may", "might"}
 )
 #: What comes after a «one» that stands for a finding.
-_PLACING_ONE: Final = frozenset({"in", "on", "at", "within", "inside", "over", "measuring", "with", "lies"})
+_PLACING_ONE: Final = frozenset(
+    {"in", "on", "at", "within", "inside", "over", "measuring", "measures", "with", "lies"}
+)
+#: What a list after «neither» is made of.
+_LISTED: Final = frozenset({Part.CONCEPT, Part.ARTICLE, Part.SITE, Part.SIDE, Part.ZONE})
 _SEEMING: Final = frozenset({"appear", "be"})
 _NONE: Final = frozenset({"none", "no"})
 _STOPS: Final = frozenset(".!")
@@ -96,6 +100,8 @@ def read_items(
     told = [_tell_content(told, index, lexicon) for index in range(len(told))]
     told = [_tell_none(told, index) for index in range(len(told))]
     told = [_tell_uncertain(told, index) for index in range(len(told))]
+    told = [_tell_if(told, index) for index in range(len(told))]
+    told = [_tell_nor(told, index) for index in range(len(told))]
     told = [_tell_elsewhere(told, index) for index in range(len(told))]
     return tuple(_name_ones(list(_drop_list_numbers(told))))
 
@@ -175,6 +181,29 @@ def _tell_content(items: Sequence[Item], index: int, lexicon: Lexicon) -> Item:
     return item
 
 
+def _tell_if(items: Sequence[Item], index: int) -> Item:
+    """Return an item, or «whether» for an «if» that follows what was left open."""
+    item = items[index]
+    is_led = index > 0 and items[index - 1].part is Part.UNDETERMINED
+    if item.text != "if" or not is_led:
+        return item
+    return replace(item, text="whether", entry=Entry(part=Part.FILLER, value="whether"))
+
+
+def _tell_nor(items: Sequence[Item], index: int) -> Item:
+    """Return an item, or «or» for a «nor» that goes on with the list of a «neither»."""
+    item = items[index]
+    after = items[index + 1].part if index + 1 < len(items) else None
+    if item.text != "nor" or after not in _LISTED:
+        return item
+    for before in reversed(items[:index]):
+        if before.part is Part.NEGATION and before.text.split()[0] == "neither":
+            return replace(item, text="or", entry=Entry(part=Part.CONNECTOR, value="or"))
+        if before.part not in _LISTED and before.text not in {",", "nor"}:
+            break
+    return item
+
+
 def _tell_uncertain(items: Sequence[Item], index: int) -> Item:
     """Return an item, or that it is left open: «the presence of consolidation is uncertain»."""
     item = items[index]
@@ -198,7 +227,7 @@ def _tell_none(items: Sequence[Item], index: int) -> Item:
 
 
 def _name_ones(items: Sequence[Item]) -> Iterator[Item]:
-    """Yield the items, with the noun after a «one» or «another» that leaves it out («and one on the left»)."""
+    """Yield the items, with the noun after a «one» or «another» that leaves it out («one on the left»)."""
     last: Item | None = None
     for index, item in enumerate(items):
         yield item

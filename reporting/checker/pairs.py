@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from inference.findings import Presence
+from inference.findings import Laterality, Presence
 from reporting.checker.clauses import is_connector
 from reporting.checker.items import Item
 from reporting.checker.lexicon import Form, Part
@@ -41,7 +41,9 @@ def split_pairs(phrase: Phrase) -> tuple[Phrase, ...]:
     """
     number = read_numbers(phrase.before).count
     is_many = phrase.mention.entry.form is Form.MANY and number != 1
-    if not is_many or any(place.side or place.zone for place in read_places(phrase.before)):
+    placed = read_places(phrase.before)
+    is_both = any(place.side is Laterality.BILATERAL for place in placed)
+    if not is_many or any(place.zone or (place.side and not is_both) for place in placed):
         return ()
     parts: list[list[Item]] = [[]]
     for index, item in enumerate(phrase.after):
@@ -53,10 +55,13 @@ def split_pairs(phrase: Phrase) -> tuple[Phrase, ...]:
     is_whole = len(parts) > 1 and all(_is_pair(part) for part in parts)
     if not is_whole or number not in {None, len(parts)}:
         return ()
+    sides = {place.side for part in parts for place in read_places(part)}
+    if is_both and sides != {Laterality.LEFT, Laterality.RIGHT}:
+        return ()
     return tuple(
         Phrase(
             mention=phrase.mention,
-            before=phrase.before,
+            before=tuple(item for item in phrase.before if item.part is not Part.SIDE),
             after=tuple(item for item in part if item.part not in {Part.COUNT, Part.ARTICLE}),
         )
         for part in parts

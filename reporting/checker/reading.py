@@ -58,6 +58,8 @@ _PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 _MEASURING: Final = frozenset(
     {Part.QUANTITY, Part.FILLER, Part.NUMBER, Part.UNIT, Part.TIMES, Part.MARK, Part.CONNECTOR, Part.ARTICLE}
 )
+#: What follows the number of a finding: «nodule 2 lies».
+_AFTER_INDEX: Final = frozenset({":", "lies", "measures"})
 _LOOKED: Final = frozenset(
     {
         "seen",
@@ -70,7 +72,8 @@ _LOOKED: Final = frozenset(
         "visualized",
         "appreciated",
     }
-    | {"recognized", "discerned", "made out", "noted"}
+    | {"recognized", "discerned", "made out", "noted", "depicted", "noticed", "revealed", "displayed"}
+    | {"perceived", "spotted", "picked up"}
 )
 _LEVELS: Final = frozenset({Stated.LOW.value, Stated.MODERATE.value, Stated.HIGH.value})
 _POLAR: Final = frozenset({Part.NEGATION, Part.DENIAL, Part.UNDETERMINED, Part.PSEUDO, Part.ELSEWHERE})
@@ -134,6 +137,8 @@ def read_statements(items: Sequence[Item]) -> Reading:
 def _join(statements: Sequence[Statement], pronoun: Statement) -> Statement | None:
     """Return the last statement with what a pronoun adds to it."""
     last = statements[-1]
+    if pronoun.count not in {None, 1}:
+        return None
     if len(statements) > 1 and statements[-2].presence is last.presence is Presence.PRESENT:
         is_same_kind = statements[-2].concepts == last.concepts
         if not is_same_kind and not pronoun.sizes:
@@ -320,7 +325,7 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
         is_bare = index > 0 and not phrase.before
         carried = own if own is not None else (carried if is_bare else None)
         certainty = shared if carried is None else _combine(carried, shared)
-        if certainty is None:
+        if certainty is None or _is_clashing([*phrase.before, *phrase.after]):
             problems.append("two words of certainty do not agree")
             certainty = shared
         if _is_place_measured(phrase.before):
@@ -444,7 +449,10 @@ def _is_further(before: Sequence[Item]) -> bool:
 def _take_index(after: Sequence[Item]) -> tuple[tuple[Item, ...], int | None]:
     """Return the items after a title without its number, and that number: «Nodule 2: ...»."""
     is_indexed = (
-        len(after) > 1 and after[0].part is Part.NUMBER and after[0].value.isdigit() and after[1].text == ":"
+        len(after) > 1
+        and after[0].part is Part.NUMBER
+        and after[0].value.isdigit()
+        and (after[1].part is Part.FINITE or after[1].text in _AFTER_INDEX)
     )
     return (tuple(after[1:]), int(after[0].value)) if is_indexed else (tuple(after), None)
 
@@ -609,6 +617,12 @@ def _strongest(items: Sequence[Item]) -> Stated:
 
 def _algorithm_of(items: Sequence[Item]) -> str | None:
     return next((item.value for item in items if item.part is Part.NAME), None)
+
+
+def _is_clashing(items: Sequence[Item]) -> bool:
+    """Say whether a finding is told both with doubt and with high confidence."""
+    values = {item.value for item in items if item.part is Part.CERTAINTY}
+    return Stated.HIGH.value in values and len(values) > 1
 
 
 def _combine(own: Stated, shared: Stated) -> Stated | None:
