@@ -24,7 +24,8 @@ _EXCEPTING: Final = frozenset({"other than", "except", "except for"})
 _COUNTING: Final = frozenset(
     {"measured at", "estimated at", "calculated at", "quantified at", "amounts to", "amount to"}
     | {"comes to", "come to", "equals", "measured as", "measured to be", "estimated as", "estimated to be"}
-    | {"calculated as"}
+    | {"calculated as", "corresponding to", "is measured at", "was measured at", "are measured at"}
+    | {"is estimated at", "was estimated at"}
 )
 #: What appears to be there needs its word of doubt.
 _APPEARING: Final = frozenset(

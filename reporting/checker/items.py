@@ -100,6 +100,7 @@ def read_items(
     told = [_tell_content(told, index, lexicon) for index in range(len(told))]
     told = [_tell_none(told, index) for index in range(len(told))]
     told = [_tell_uncertain(told, index) for index in range(len(told))]
+    told = [_tell_both(told, index) for index in range(len(told))]
     told = [_tell_if(told, index) for index in range(len(told))]
     told = [_tell_nor(told, index) for index in range(len(told))]
     told = [_tell_elsewhere(told, index) for index in range(len(told))]
@@ -136,7 +137,8 @@ def _tell_predicate(items: list[Item], index: int, lexicon: Lexicon) -> None:
             if concept is not None:
                 _name_predicate(items, spot, index, concept)
             return
-        if before.part not in _LINKING and before.text not in _LINKING_WORDS:
+        is_denial = before.part is Part.DENIAL and before.text.endswith(" to be")
+        if before.part not in _LINKING and before.text not in _LINKING_WORDS and not is_denial:
             return
 
 
@@ -179,6 +181,15 @@ def _tell_content(items: Sequence[Item], index: int, lexicon: Lexicon) -> Item:
         if after.part not in {Part.ARTICLE, Part.SIDE, Part.ZONE}:
             break
     return item
+
+
+def _tell_both(items: Sequence[Item], index: int) -> Item:
+    """Return an item, or no side at all for a «both» that counts a list: «are both absent»."""
+    item = items[index]
+    after = items[index + 1].part if index + 1 < len(items) else None
+    if item.text != "both" or after not in {Part.DENIAL, Part.AFFIRMATION}:
+        return item
+    return replace(item, entry=Entry(part=Part.FILLER, value="both"))
 
 
 def _tell_if(items: Sequence[Item], index: int) -> Item:

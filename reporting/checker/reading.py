@@ -57,6 +57,7 @@ _PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 #: What a part of a sentence after a semicolon may hold that only gives sizes.
 _MEASURING: Final = frozenset(
     {Part.QUANTITY, Part.FILLER, Part.NUMBER, Part.UNIT, Part.TIMES, Part.MARK, Part.CONNECTOR, Part.ARTICLE}
+    | {Part.FINITE}
 )
 #: What follows the number of a finding: «nodule 2 lies».
 _AFTER_INDEX: Final = frozenset({":", "lies", "measures"})
