@@ -33,6 +33,7 @@ _DOUBTFUL_VERBS: Final = frozenset({"is", "are", "may", "might", "could"})
 #: First words of the negations that are a verb: «does not show a mass and a nodule» denies both.
 _VERBAL: Final = frozenset({"did", "does", "do", "fails", "failed", "not", "unable", "neither", "nor"})
 _PLACING: Final = frozenset({"in", "on", "at", "within", "over", "of"})
+_TELLING: Final = frozenset({Part.FINITE, Part.DENIAL, Part.NEGATION})
 _PLACE_PARTS: Final = frozenset({Part.SIDE, Part.ZONE, Part.SITE, Part.ARTICLE})
 _ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 _ACCOMPANYING: Final = frozenset(
@@ -89,7 +90,8 @@ def is_existential(item: Item) -> bool:
 def split_clauses(sentence: Sequence[Item]) -> tuple[Clause, ...]:
     """Return the clauses of a sentence, in order; breaks are dropped."""
     clauses: list[Clause] = []
-    for part in (open_or_not for piece in _cut_at_breaks(sentence) for open_or_not in _cut_at_open(piece)):
+    opened = (part for piece in _cut_at_breaks(sentence) for part in _cut_at_open(piece))
+    for part in (rest for one in opened for rest in _cut_after_open(one)):
         if any(item.part is Part.UNDETERMINED for item in part):
             clauses.append(_make(part, is_led=False))
             continue
@@ -130,6 +132,28 @@ def _cut_at_open(items: tuple[Item, ...]) -> Iterator[tuple[Item, ...]]:
             yield items[cuts[-1] :]
             return
     yield items
+
+
+def _cut_after_open(items: tuple[Item, ...]) -> Iterator[tuple[Item, ...]]:
+    """Yield what is left open, and what is told after it: «... is undetermined, and a nodule is seen»."""
+    first = next((index for index, item in enumerate(items) if item.part is Part.UNDETERMINED), None)
+    cuts = [] if first is None else [i for i in range(first + 1, len(items)) if _tells_after_open(items, i)]
+    if cuts:
+        yield items[: cuts[0]]
+        yield items[cuts[0] :]
+    else:
+        yield items
+
+
+def _tells_after_open(items: Sequence[Item], index: int) -> bool:
+    rest = items[index:]
+    is_joint = is_connector(items[index]) and items[index].value not in _ALTERNATIVES
+    is_open = any(item.part is Part.UNDETERMINED or item.text.startswith("whether") for item in rest)
+    has_verb = any(item.part in _TELLING or is_existential(item) for item in rest)
+    has_mention = any(item.part in MENTIONS for item in items[:index])
+    return (
+        is_joint and not is_open and has_verb and has_mention and any(item.part in MENTIONS for item in rest)
+    )
 
 
 def _cut_at_negations(items: Sequence[Item]) -> Iterator[tuple[tuple[Item, ...], bool]]:
