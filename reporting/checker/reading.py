@@ -8,6 +8,15 @@ from itertools import pairwise
 from typing import Final
 
 from inference.findings import Presence
+from reporting.checker.ambiguities import (
+    TYING,
+    find_either,
+    find_list_traps,
+    find_ties,
+    find_unpaired,
+    is_clashing,
+    is_place_measured,
+)
 from reporting.checker.clauses import MENTIONS, PREMODIFIERS, Clause, is_connector, split_clauses
 from reporting.checker.items import Item, read_items, split_sentences
 from reporting.checker.lexicon import Entry, Form, Lexicon, Part, default_lexicon
@@ -24,22 +33,6 @@ _VERBAL: Final = frozenset(
     {"may", "might", "could", "there may be", "there might be", "there could be", "suggests", "suggest"}
     | {"suggesting", "suggested", "may be", "might be", "could be", "may be present"}
 )
-#: Words of certainty that tie what comes after them to what stands before: «nodule suggestive of».
-_TYING: Final = frozenset(
-    {
-        "suggest",
-        "suggests",
-        "suggesting",
-        "suggestive",
-        "suggested",
-        "suspicious",
-        "raise",
-        "raises",
-        "raising",
-    }
-)
-_OF_THE_IMAGE: Final = frozenset({"findings", "finding", "features", "appearances", "appearance", "signs"})
-_BEING: Final = frozenset({"may be", "might be", "could be"})
 _OPENING: Final = frozenset(
     {"whether", "whether or not", "present or absent", "presence or absence", "presence or absence of"}
     | {
@@ -52,8 +45,6 @@ _OPENING: Final = frozenset(
     | {"can be made", "could be made", "can be drawn", "could be drawn", "was made", "was drawn"}
     | {"can be given", "could be given", "was reached", "could be reached"}
 )
-_PLACING: Final = frozenset({"in", "on", "at", "of", "over", "within", "inside", "onto", "for"})
-_PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 #: What a part of a sentence after a semicolon may hold that only gives sizes.
 _MEASURING: Final = frozenset(
     {Part.QUANTITY, Part.FILLER, Part.NUMBER, Part.UNIT, Part.TIMES, Part.MARK, Part.CONNECTOR, Part.ARTICLE}
@@ -78,14 +69,9 @@ _LOOKED: Final = frozenset(
 )
 _LEVELS: Final = frozenset({Stated.LOW.value, Stated.MODERATE.value, Stated.HIGH.value})
 _POLAR: Final = frozenset({Part.NEGATION, Part.DENIAL, Part.UNDETERMINED, Part.PSEUDO, Part.ELSEWHERE})
-_SIDES_LEFT_OPEN: Final = frozenset(
-    {"right or left", "left or right", "right or the left", "left or the right"}
-    | {"right or on the left", "left or on the right", "right or left sided", "left or right sided"}
-)
 _DEFINITE: Final = frozenset({"the", "this", "these"})
 _ARTICLES: Final = frozenset({"a", "an"})
 _FURTHER: Final = frozenset({"another", "a further", "one further", "a second", "a third", "further"})
-_ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 
 
 def extract_statements(text: str, lexicon: Lexicon | None = None) -> tuple[Statement, ...]:
@@ -313,9 +299,9 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
     if _is_equation(clause):
         problems.append("one finding is said to be another")
     presence, doubts = _presence_of(clause)
-    problems += [*doubts, *_find_ties(clause.items)]
+    problems += [*doubts, *find_ties(clause.items)]
     if presence is Presence.ABSENT and clause.is_led:
-        problems += _find_list_traps(phrases)
+        problems += find_list_traps(phrases)
     statements: list[Statement] = []
     stray = 0
     algorithm, context = _algorithm_of(clause.items), _context_of(clause.items)
@@ -326,10 +312,10 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
         is_bare = index > 0 and not phrase.before
         carried = own if own is not None else (carried if is_bare else None)
         certainty = shared if carried is None else _combine(carried, shared)
-        if certainty is None or _is_clashing([*phrase.before, *phrase.after]):
+        if certainty is None or is_clashing([*phrase.before, *phrase.after]):
             problems.append("two words of certainty do not agree")
             certainty = shared
-        if _is_place_measured(phrase.before):
+        if is_place_measured(phrase.before):
             problems.append("a size is given to a place")
         for part in split_pairs(phrase) or (phrase,):
             statement, left = _state(part, presence, certainty)
@@ -340,54 +326,8 @@ def _read_clause(clause: Clause) -> tuple[list[Statement], list[str], int]:
     is_paired = len(statements) > len(phrases)
     spread = statements if is_paired else _distribute(statements, phrases)
     in_order = None if is_paired else pair_in_order(spread, phrases)
-    problems += _find_unpaired(clause.items, is_paired=is_paired, is_in_order=in_order is not None)
+    problems += find_unpaired(clause.items, is_paired=is_paired, is_in_order=in_order is not None)
     return in_order or (spread if is_paired else drop_title(spread, phrases)), problems, stray
-
-
-def _find_unpaired(items: Sequence[Item], *, is_paired: bool, is_in_order: bool) -> list[str]:
-    """Return why words that pair several things pair nothing."""
-    problems = []
-    if not is_in_order and any(item.text == "respectively" for item in items):
-        problems.append("«respectively» leads to nothing")
-    if not is_paired and any(
-        item.part is Part.FILLER and item.text.startswith("the other ") for item in items
-    ):
-        problems.append("it is not said which other one is meant")
-    return problems
-
-
-def _find_ties(items: Sequence[Item]) -> list[str]:
-    """Return why one finding is made a sign of another, or is said to be it."""
-    seen = False
-    for index, item in enumerate(items):
-        if item.part is Part.CERTAINTY and seen:
-            words = item.text.split()
-            is_of_image = words[0] in _OF_THE_IMAGE or items[index - 1].text in _OF_THE_IMAGE
-            is_tied = any(after.part in MENTIONS for after in items[index + 1 :])
-            if _TYING.intersection(words) and is_tied and not is_of_image:
-                return ["one finding is made a sign of another"]
-            if item.text in _BEING and _leads_to_finding(items[index + 1 :]):
-                return ["one finding is said to be another"]
-        seen = seen or item.part is Part.CONCEPT
-    return []
-
-
-def _leads_to_finding(after: Sequence[Item]) -> bool:
-    for item in after:
-        if item.part in MENTIONS:
-            return True
-        if item.part not in PREMODIFIERS:
-            return False
-    return False
-
-
-def _is_place_measured(before: Sequence[Item]) -> bool:
-    """Say whether a size before a finding is that of a place: «the left side, 12 mL, shows»."""
-    sizes = [index for index, item in enumerate(before) if item.part is Part.UNIT]
-    places = [index for index, item in enumerate(before) if item.part in _PLACES]
-    if not sizes or not places or places[0] > sizes[-1]:
-        return False
-    return not all(item.part in PREMODIFIERS for item in before[sizes[-1] :])
 
 
 def _is_equation(clause: Clause) -> bool:
@@ -535,41 +475,10 @@ def _presence_of(clause: Clause) -> tuple[Presence, list[str]]:
     problems = ["a sentence denies twice"] if is_twice else []
     if not is_open and any(item.text in _OPENING for item in clause.items):
         problems.append("«whether» leads to nothing")
-    problems += _find_either(clause, is_there=not is_open and not clause.negations)
+    problems += find_either(clause, is_there=not is_open and not clause.negations)
     if is_open:
         return Presence.UNDETERMINED, problems
     return (Presence.ABSENT if clause.negations % 2 else Presence.PRESENT), problems
-
-
-def _find_either(clause: Clause, *, is_there: bool) -> list[str]:
-    """Return why «either» leaves something open: it may only say that neither side has what is absent."""
-    for index, item in enumerate(clause.items):
-        if item.text == "either" and item.part is Part.FILLER:
-            is_placed = index > 0 and clause.items[index - 1].text in _PLACING
-            if is_there or not is_placed:
-                return ["«either» leaves open which"]
-        if item.text in _SIDES_LEFT_OPEN and is_there:
-            return ["the side is left open"]
-    return []
-
-
-def _find_list_traps(phrases: Sequence[Phrase]) -> list[str]:
-    """Return why the reach of a negation is open: «no effusion, nodule», «no effusion and nodule is seen»."""
-    if len(phrases) <= 1:
-        return []
-    joints = [item for item in phrases[-2].after if is_connector(item)]
-    joints += [item for item in phrases[-1].before if is_connector(item)]
-    words = {item.value for item in joints}
-    if words <= {","}:
-        return ["a list after a negation ends without «or»"]
-    has_or = not _ALTERNATIVES.isdisjoint(words)
-    is_pair = len(phrases) == 2  # noqa: PLR2004
-    if is_pair and "," in words and has_or and any(item.text in _ARTICLES for item in phrases[-1].before):
-        return ["a negation may or may not reach what comes after a comma"]
-    has_verb = any(item.part is Part.FINITE and item.value in {"is", "was"} for item in phrases[-1].after)
-    if has_verb and not has_or:
-        return ["a negation may or may not reach the last of a list"]
-    return []
 
 
 def _own_certainty(before: Sequence[Item]) -> Stated | None:
@@ -604,7 +513,7 @@ def _find_undoubted(clause: Clause) -> set[int]:
 
 def _is_verbal(item: Item) -> bool:
     words = item.text.split()
-    return item.text in _VERBAL or not _TYING.isdisjoint(words) or words[:2] == ["it", "is"]
+    return item.text in _VERBAL or not TYING.isdisjoint(words) or words[:2] == ["it", "is"]
 
 
 def _strongest(items: Sequence[Item]) -> Stated:
@@ -618,12 +527,6 @@ def _strongest(items: Sequence[Item]) -> Stated:
 
 def _algorithm_of(items: Sequence[Item]) -> str | None:
     return next((item.value for item in items if item.part is Part.NAME), None)
-
-
-def _is_clashing(items: Sequence[Item]) -> bool:
-    """Say whether a finding is told both with doubt and with high confidence."""
-    values = {item.value for item in items if item.part is Part.CERTAINTY}
-    return Stated.HIGH.value in values and len(values) > 1
 
 
 def _combine(own: Stated, shared: Stated) -> Stated | None:
