@@ -62,6 +62,7 @@ def main() -> None:
         report_cases("Written by hand, held back", read_cases("held_back"))
         report_cases("Written by hand, second look", read_cases("second_look"))
         report_cases("Written by hand, third look", read_cases("third_look"))
+        report_cases("Written by hand, fourth look", read_cases("fourth_look"))
     report_generated(options.studies, options.seed)
 
 

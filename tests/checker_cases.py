@@ -99,7 +99,7 @@ def read_grounds() -> dict[str, tuple[Ground, tuple[CitedSentence, ...]]]:
 def read_cases(file: str) -> list[CheckerCase]:
     """Return the cases of ``faithful``, ``unfaithful``, or a set that was looked at once."""
     groups = yaml.safe_load((FOLDER / f"{file}.yaml").read_text("utf-8"))
-    if file not in {"held_back", "second_look", "third_look"}:
+    if file not in {"held_back", "second_look", "third_look", "fourth_look"}:
         groups = {file: groups}
     return [
         _make_case(f"{group}-{number}", group, line.strip(), is_faithful=verdict == "faithful")

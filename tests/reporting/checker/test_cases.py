@@ -5,7 +5,7 @@ from checker_cases import read_cases, read_grounds
 
 from reporting.checker import FaultKind, check_sentences
 
-FILES = ("unfaithful", "faithful", "held_back", "second_look", "third_look")
+FILES = ("unfaithful", "faithful", "held_back", "second_look", "third_look", "fourth_look")
 CASES = [case for file in FILES for case in read_cases(file)]
 UNFAITHFUL = [case for case in CASES if not case.is_faithful]
 FAITHFUL = [case for case in CASES if case.is_faithful]
@@ -18,6 +18,7 @@ REFUSED_ALL_THE_SAME = {
     "One nodule in each lung.",
     "Possible bibasal atelectasis in the lower zones.",
     "Infiltrates are present.",
+    "The measured volume of the brain is 1.29 L.",
 }
 
 
