@@ -65,9 +65,12 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file of settings.", show_default=False)
 ]
 WordedOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--worded", help="Let the embedded language model word the report; needs the extra language."
+        "--worded/--drafted",
+        help="Let the embedded language model word the report, or the draft stand; if nothing is said, it "
+        "is worded where the extra language is installed.",
+        show_default=False,
     ),
 ]
 QueuesOption = Annotated[
@@ -119,7 +122,7 @@ def demo(
     ),
     study: Annotated[DemoStudy, typer.Option(help="Which synthetic study.")] = DemoStudy.BRAIN_MR,
     *,
-    is_worded: WordedOption = False,
+    is_worded: WordedOption = None,
 ) -> None:
     """Send a synthetic study through the whole node and show what comes out."""
     from integration.app import Node
@@ -161,7 +164,7 @@ def analyze(
         ),
     ] = None,
     *,
-    is_worded: WordedOption = False,
+    is_worded: WordedOption = None,
 ) -> None:
     """Read studies from files, without network, and write the results to a folder."""
     from integration.app import Node

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pydicom
 
@@ -67,17 +67,25 @@ def embedded_settings(
     *,
     quiet_period_s: float = _DEMO_QUIET_PERIOD_S,
     is_clinical: bool = False,
-    is_worded: bool = False,
+    is_worded: bool | None = None,
 ) -> Settings:
-    """Return the settings of a node that lives below one folder and takes free loopback ports."""
+    """Return the settings of a node that lives below one folder and takes free loopback ports.
+
+    Whether the embedded language model words its reports is the node's default where nothing is said.
+    """
+    backend: dict[bool | None, dict[str, Any]] = {
+        None: {},
+        True: {"language": LanguageSection(backend="embedded")},
+        False: {"language": LanguageSection(backend="none")},
+    }
     return Settings(
         data_dir=out / "node",
         dicom=DicomSection(port=0),
         http=HttpSection(port=0),
         completeness=CompletenessSection(quiet_period_s=quiet_period_s),
         clinical=ClinicalSection(enabled=is_clinical),
-        language=LanguageSection(backend="embedded" if is_worded else "none"),
         destinations=(FolderSettings(name="results", type="folder", path=out / "results"),),
+        **backend[is_worded],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from integration.settings import LanguageSection, Settings
 from reporting.language.adapters import find_adapter
 from reporting.language.embedded import EmbeddedModel
 from reporting.language.local import LocalModel
-from reporting.language.weights import find_default_model
+from reporting.language.weights import INSTALL, MissingLanguageModelError, find_default_model
 from reporting.refine.breaker import BreakingModel
 from reporting.refine.port import CompletionRequest, LanguageModel
 from reporting.refine.record import Budget
@@ -40,6 +41,8 @@ def build_language(settings: Settings) -> LanguageSide:
     model = build_model(section, settings.data_dir / MERGED_FOLDER, settings.models_dir)
     if model is not None:
         log.info("language_model_chosen", model=model.identity)
+    elif section.backend == "auto":
+        log.info("no_language_model", reason=explain_absence(settings.models_dir))
     return LanguageSide(
         model=model,
         budget=Budget(seconds=section.budget_s, tokens=section.budget_tokens, attempts=section.attempts),
@@ -57,12 +60,30 @@ def look_at_language(settings: Settings) -> str:
     section = settings.language
     if section.backend == "none":
         return "none: drafts go out"
+    if section.backend == "auto" and (reason := explain_absence(settings.models_dir)):
+        return f"none: drafts go out ({reason})"
     if section.endpoint is not None and section.backend == "endpoint":
         EndpointModel(section.endpoint, section.model).look()
     model = build_model(section, settings.data_dir / MERGED_FOLDER, settings.models_dir)
     assert model is not None
     answer = model.complete(_PROBE)
     return f"{model.identity} answers in {answer.seconds:.1f} s"
+
+
+def explain_absence(models_dir: Path | None) -> str:
+    """Return what the embedded model lacks to be taken by itself; empty if it is all there.
+
+    Without its adapter the model words no report that passes the checker, so that it is not worth its time.
+    """
+    if importlib.util.find_spec("openvino_genai") is None:
+        return f"openvino-genai is not installed: {INSTALL}"
+    try:
+        default = find_default_model()
+    except MissingLanguageModelError as error:
+        return str(error).removesuffix(".")
+    if models_dir is None or find_adapter(models_dir, default) is None:
+        return "the adapter of the embedded model is not in the models folder"
+    return ""
 
 
 def build_model(
@@ -88,7 +109,9 @@ def build_model(
     match section.backend:
         case "none":
             return None
-        case "embedded":
+        case "auto" if explain_absence(models_dir):
+            return None
+        case "auto" | "embedded":
             weights, adapter = _choose_weights(section, models_dir)
             return EmbeddedModel(
                 weights,

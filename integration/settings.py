@@ -258,11 +258,12 @@ class ClinicalSection(_Section):
 class LanguageSection(_Section):
     """The language model that words reports; whatever it does, an unchecked wording leaves nowhere."""
 
-    backend: Literal["none", "embedded", "local", "endpoint"] = Field(
-        "none",
+    backend: Literal["auto", "none", "embedded", "local", "endpoint"] = Field(
+        "auto",
         description="What words findings and impression: none (the draft stands), embedded (openvino-genai "
         "in this process), local (transformers in this process, on a GPU if there is one), endpoint (a "
-        "server that speaks OpenAI's protocol: vLLM, Ollama, llama.cpp).",
+        "server that speaks OpenAI's protocol: vLLM, Ollama, llama.cpp); auto is embedded where model and "
+        "adapter are installed, else none.",
     )
     model: str = Field(
         "",
@@ -299,6 +300,8 @@ class LanguageSection(_Section):
     def _require_endpoint(self) -> Self:
         if self.backend == "endpoint" and (self.endpoint is None or not self.model):
             raise ValueError("the backend endpoint needs language.endpoint and language.model")
+        if self.backend == "auto" and (self.model or self.adapter is not None or self.endpoint is not None):
+            raise ValueError("say in language.backend what runs this model: embedded, local or endpoint")
         return self
 
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import TypeAlias
 
 from inference.findings import Presence
-from reporting.draft.words import capitalise, join
+from reporting.draft.words import capitalise
 from reporting.facts import Fact, FactKind
 from reporting.language.drawing import STUDY_KINDS, draw_facts
 from reporting.language.phrases import (
@@ -125,7 +125,7 @@ def _say(planned: Planned, style: _Style) -> Said:
         case Says.UNDETERMINED:
             text = _say_unsure(planned.groups, style)
         case Says.MEASURED:
-            text = _say_measured(planned.facts, style)
+            text = _say_structure(planned.facts[0], style)
     return text, planned.facts
 
 
@@ -241,15 +241,6 @@ def _say_unsure(groups: Sequence[Group], style: _Style) -> str:
             f"it is undetermined whether there {be} {names}",
         )
     )
-
-
-def _say_measured(structures: Sequence[Fact], style: _Style) -> str:
-    """Return the sizes of normal structures."""
-    if len(structures) == 1:
-        return _say_structure(structures[0], style)
-    named = [f"{fact.noun} {_sizes_in_a_list(fact)}" for fact in structures]
-    counted = [f"{_sizes_in_a_list(fact)} for the {fact.noun}" for fact in structures]
-    return style.pick((f"measured: {join(named)}", f"the measurements are {join(counted)}"))
 
 
 def _say_structure(fact: Fact, style: _Style) -> str:

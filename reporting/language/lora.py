@@ -83,6 +83,8 @@ class LoraConfig(PairsConfig, Schedule):
         Of the update: alpha / rank times B A.
     target_modules : tuple of str
         Names of the linear layers that get an update; all of them if empty.
+    start : str
+        Folder of an adapter to go on from, as PEFT saved it, or as one ships; its rank and layers stay.
     has_samples : bool
         Whether an answer is shown at each validation, which takes seconds.
     """
@@ -92,6 +94,7 @@ class LoraConfig(PairsConfig, Schedule):
     alpha: int = 32
     dropout: float = 0.1
     target_modules: tuple[str, ...] = ()
+    start: str = ""
     has_samples: bool = True
 
 
@@ -142,29 +145,13 @@ def train_lora(config: LoraConfig, out: Path, *, resume: bool = False) -> Path:
     BaseModelError, PairsError
         If the model or the pairs cannot be read.
     RecipeError
-        If the model has no layer of the names given, or no pair is short enough.
+        If the model has no layer of the names given, the adapter to go on from is another model's, or no
+        pair is short enough.
     """
-    from peft import LoraConfig as PeftConfig
-    from peft import get_peft_model
-
     tokenizer, model = load_tokenizer(config.base), load_model(config.base)
     training, validation = encode_sets(config, tokenizer, out)
     write_json(out / "config.json", config)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = get_peft_model(
-                model,
-                PeftConfig(
-                    r=config.rank,
-                    lora_alpha=config.alpha,
-                    lora_dropout=config.dropout,
-                    target_modules=list(config.target_modules) or "all-linear",
-                    task_type="CAUSAL_LM",
-                ),
-            )
-    except ValueError as exc:
-        raise RecipeError(f"The base model has no layers {', '.join(config.target_modules)}.") from exc
+    model = _add_adapter(model, config)
     sample = draw_pairs(Split.VALIDATION, 1, seed=config.pairs_seed + 1, kinds=("chest_boxes",))[0]
     result = tune(
         model,
@@ -180,6 +167,33 @@ def train_lora(config: LoraConfig, out: Path, *, resume: bool = False) -> Path:
     )
     write_json(out / SUMMARY, dict(result))
     return out / ADAPTER
+
+
+def _add_adapter(model: Any, config: LoraConfig) -> Any:
+    """Return the model with an update to learn: a new one, or that of an adapter."""
+    from peft import LoraConfig as PeftConfig
+    from peft import PeftModel, get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if config.start:
+            try:
+                return PeftModel.from_pretrained(model, config.start, is_trainable=True)
+            except (OSError, ValueError, RuntimeError) as exc:
+                raise RecipeError(
+                    "The adapter to go on from does not fit the base model: check start."
+                ) from exc
+        asked = PeftConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=list(config.target_modules) or "all-linear",
+            task_type="CAUSAL_LM",
+        )
+        try:
+            return get_peft_model(model, asked)
+        except ValueError as exc:
+            raise RecipeError(f"The base model has no layers {', '.join(config.target_modules)}.") from exc
 
 
 def encode_sets(config: PairsConfig, tokenizer: Any, out: Path) -> tuple[list[Example], list[Example]]:

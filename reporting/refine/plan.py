@@ -63,7 +63,7 @@ def plan_sentences(facts: Facts) -> tuple[Planned, ...]:
     -------
     tuple of Planned
         What is present; what one model denies where another cannot tell; what is absent; what is
-        undetermined; normal structures, all sizes in one sentence.
+        undetermined; normal structures.
     """
     structures = [f for f in facts.facts if f.kind is FactKind.ANATOMY and f.presence is Presence.PRESENT]
     groups = _group(fact for fact in facts.facts if fact not in structures)
@@ -72,9 +72,7 @@ def plan_sentences(facts: Facts) -> tuple[Planned, ...]:
     for says, presence in ((Says.ABSENT, Presence.ABSENT), (Says.UNDETERMINED, Presence.UNDETERMINED)):
         alike = [group for group in groups if all(fact.presence is presence for fact in group)]
         planned += [Planned(says=says, groups=part) for part in _parts(alike)]
-    sized = tuple((fact,) for fact in structures if fact.sizes)
-    bare = [((fact,),) for fact in structures if not fact.sizes]
-    planned += [Planned(says=Says.MEASURED, groups=part) for part in (*bare, sized) if part]
+    planned += [Planned(says=Says.MEASURED, groups=((fact,),)) for fact in structures]
     return tuple(planned)
 
 

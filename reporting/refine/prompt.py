@@ -110,7 +110,7 @@ def describe_planned(planned: Planned) -> str:
         case Says.PRESENT:
             told = [_describe_present(planned.groups[0]), *_describe_contrary(planned.contrary)]
         case Says.MEASURED:
-            told = [f"{_name(group)} {' and '.join(_sizes(group[0]))}".strip() for group in planned.groups]
+            told = [", ".join([_name(planned.facts), *_sizes(planned.facts[0])])]
         case Says.OPEN:
             told = [_name(planned.groups[0]), *_describe_contrary(planned.groups[0])]
         case Says.ABSENT | Says.UNDETERMINED:

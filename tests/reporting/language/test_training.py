@@ -105,6 +105,16 @@ def test_layers_that_a_model_lacks_are_refused(llama, tmp_path):
         train_lora(config, _made(tmp_path / "run"))
 
 
+def test_a_run_goes_on_from_an_adapter(llama, lora_run, tmp_path):
+    adapter, out = lora_run
+    config = LoraConfig(base=llama, has_samples=False, start=str(adapter), most_steps=1, **SMALL)
+    train_lora(config, _made(tmp_path / "further"))
+    begun = read_history(tmp_path / "further")[0]["loss"]
+    assert begun < read_history(out)[0]["loss"]
+    with pytest.raises(RecipeError, match="start"):
+        train_lora(replace(config, start=str(tmp_path)), _made(tmp_path / "lost"))
+
+
 def test_the_loss_sees_the_answer_alone(llama):
     tokenizer, model = load_tokenizer(llama), load_model(llama, dtype="float32")
     pairs = draw_pairs(Split.TRAINING, 2, kinds=("brain_volumes",))
