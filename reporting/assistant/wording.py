@@ -155,7 +155,7 @@ def ask_for_answer(
                     "items": {
                         "type": "object",
                         "properties": {
-                            "text": {"type": "string", "maxLength": _LONGEST_SENTENCE},
+                            "text": {"type": "string"},
                             "ids": {"type": "array", "minItems": 1, "items": {"enum": [*aliases]}},
                         },
                         "required": ["text", "ids"],

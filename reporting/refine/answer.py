@@ -18,7 +18,6 @@ WORDED_SECTIONS: Final = {
     "recommendation": SectionName.RECOMMENDATION,
 }
 _MAX_SENTENCES: Final = 40
-_MIN_SENTENCE_LENGTH: Final = 8
 _MAX_SENTENCE_LENGTH: Final = 400
 #: Keeps a small model from copying the dots of the form that it is told.
 STARTS_WITH_CAPITAL: Final = "^[A-Z]"
@@ -115,12 +114,8 @@ def _sentences(aliases: Sequence[str], *, least: int = 0, most: int) -> dict[str
         "items": {
             "type": "object",
             "properties": {
-                "text": {
-                    "type": "string",
-                    "minLength": _MIN_SENTENCE_LENGTH,
-                    "maxLength": _MAX_SENTENCE_LENGTH,
-                    "pattern": STARTS_WITH_CAPITAL,
-                },
+                # No lengths: decoders compile a counted repetition state by state, for seconds a report.
+                "text": {"type": "string", "pattern": STARTS_WITH_CAPITAL},
                 "ids": {
                     "type": "array",
                     "minItems": 1,

@@ -12,7 +12,7 @@ from reporting.language.answer_grammar import UnsupportedSchemaError, write_gram
 from reporting.refine.answer import describe_schema
 from reporting.refine.prompt import build_request
 
-_PART = re.compile(r'"((?:\\.|[^"\\])*)"|(\[(?:\\.|[^\]\\])*\])|(\{\d+,\d+\})|([()|?])|\s+')
+_PART = re.compile(r'"((?:\\.|[^"\\])*)"|(\[(?:\\.|[^\]\\])*\])|(\{\d+,\d+\})|([()|?*])|\s+')
 
 
 def as_pattern(grammar: str) -> re.Pattern[str]:
