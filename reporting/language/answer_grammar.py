@@ -3,9 +3,9 @@
 Decoders constrained by a schema alone let a small model fill its answer with white space, and
 let it answer in a form that it was not trained on. Here every comma and blank is settled, so
 that only words and ids are the model's. It takes the part of JSON Schema that Preread's own
-schemas use (`reporting.refine.answer.describe_schema`); text is printable ASCII without quotes. The length of
-a text is left to the limit of tokens: a decoder compiles a counted repetition state by state, which took 13 to
-19 s of a report, and 0.1 s without (openvino-genai 2026.4, one thread).
+schemas use (`reporting.refine.answer.describe_schema`); text is printable ASCII without quotes. The
+length of a text is left to the limit of tokens: a decoder compiles a counted repetition state by
+state, which took 13 to 19 s of a report, and 0.1 s without (openvino-genai 2026.4, one thread).
 """
 
 from __future__ import annotations
