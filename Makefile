@@ -49,7 +49,7 @@ bench: $(COMPANIONS) ## Receive rate beside Orthanc and storescp, overhead per s
 	$(BIN)/python benchmarks/receive.py --repeats 3
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/models.py
-	$(BIN)/python benchmarks/language_cost.py --reports 10 --adapter models/report-wording-lora/1.0.0
+	$(BIN)/python benchmarks/language_cost.py --reports 10 --adapter models/report-wording-lora/1.1.0
 	$(BIN)/python benchmarks/checker.py --held-back
 	$(BIN)/python benchmarks/assistant.py
 
