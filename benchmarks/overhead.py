@@ -5,7 +5,8 @@ Sends N synthetic brain MR studies over a real association to an embedded node
 the release of the association to the confirmed delivery with the time that the
 model's ``read`` step took.
 
-    python benchmarks/overhead.py --studies 10
+    python benchmarks/overhead.py --studies 10            # drafts
+    python benchmarks/overhead.py --studies 10 --worded   # worded by the embedded language model
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def step_seconds(node: Node) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=10)
+    parser.add_argument("--worded", action="store_true", help="let the embedded language model word reports")
     arguments = parser.parse_args()
     configure_logging(level=40)
     rows: list[dict[str, float]] = []
@@ -57,7 +59,8 @@ def main() -> None:
         out = Path(scratch)
         studies = [write_study(out / "studies" / str(n), seed=1000 + n) for n in range(arguments.studies)]
         quiet_s = 0.5
-        with Node(embedded_settings(out, quiet_period_s=quiet_s)) as node:
+        settings = embedded_settings(out, quiet_period_s=quiet_s, is_worded=arguments.worded)
+        with Node(settings) as node:
             node.start()
             for files in studies:
                 before = step_seconds(node)

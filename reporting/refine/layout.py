@@ -36,7 +36,10 @@ def lay_out(
 
 
 def _weave(section: Section, told: Sequence[ToldSentence], facts: Facts) -> tuple[Sentence, ...]:
-    """Return the told sentences of a section, each fixed one after the last that tells its findings."""
+    """Return the told sentences of a section, each fixed one after the last that tells its findings.
+
+    What two models doubt alike is said once, since their sentences no longer stand apart.
+    """
     worded = [_as_sentence(one, facts) for one in told if one.cited.section is section.name]
     followers: dict[int, list[Sentence]] = {}
     for fixed in (sentence for sentence in section.sentences if sentence.is_fixed):
@@ -46,7 +49,7 @@ def _weave(section: Section, told: Sequence[ToldSentence], facts: Facts) -> tupl
         )
     woven: list[Sentence] = []
     for index in range(len(worded) + 1):
-        woven += [*worded[index : index + 1], *followers.get(index, ())]
+        woven += [*worded[index : index + 1], *dict.fromkeys(followers.get(index, ()))]
     return tuple(woven)
 
 

@@ -8,7 +8,7 @@ from integration.refining import gather_ground
 from reporting.refine.answer import CitedSentence
 from reporting.refine.layout import lay_out
 from reporting.refine.repair import ToldSentence, repair_answer
-from reporting.text import Author, SectionName, TextProvenance
+from reporting.text import Author, SectionName, Sentence, TextProvenance
 
 BY_MODEL = TextProvenance(author=Author.LANGUAGE_MODEL, remark="A model worded it.", language_model="m 1")
 
@@ -67,6 +67,19 @@ def test_absence_keeps_what_it_does_not_mean():
     report = laid_out(make_label_case(), finding("There is no hernia or pneumothorax.", "F4", "F5"))
     findings = texts(report, SectionName.FINDINGS)
     assert findings[:2] == ["There is no hernia or pneumothorax.", "This does not rule them out."]
+
+
+def test_what_two_models_doubt_alike_is_said_once():
+    case = make_detection_case()
+    draft = draft_of(case)
+    doubt = Sentence(text="This answer must be doubted: it is a drill.", is_fixed=True)
+    sections = [
+        replace(one, sentences=(*one.sentences, doubt, doubt)) if one.name is SectionName.FINDINGS else one
+        for one in draft.sections
+    ]
+    told = [ToldSentence(cited=finding("The heart is large.", "F1"))]
+    report = lay_out(replace(draft, sections=tuple(sections)), told, ground_of(case), BY_MODEL)
+    assert texts(report, SectionName.FINDINGS).count(doubt.text) == 1
 
 
 def test_advice_stands_in_its_allowed_words_before_the_review():
