@@ -44,7 +44,7 @@ from reporting.language.report_training import WriterData, WriterSchedule, extra
 from reporting.language.text_metrics import bleu, figure, label_scores, score_texts
 
 NAME: Final = "chest-xray-report"
-VERSION: Final = "1.0.0"
+VERSION: Final = "1.1.0"
 
 CONCEPT_NAMES: Final = tuple(concept for concept, _ in CONCEPTS.values())
 """The fourteen findings that a text may state."""

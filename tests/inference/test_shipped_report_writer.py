@@ -8,7 +8,7 @@ from inference.packages import load_package
 from inference.rehearsal import rehearse
 from inference.runner import Runner
 
-FOLDER = Path(__file__).parents[2] / "models" / "chest-xray-report" / "1.0.0"
+FOLDER = Path(__file__).parents[2] / "models" / "chest-xray-report" / "1.1.0"
 
 
 def test_the_shipped_writer_words_a_drawn_chest_and_keeps_to_the_size_of_files() -> None:
