@@ -75,8 +75,10 @@ def test_what_another_model_says_to_the_contrary_stands_in_the_last_sentence_on_
     denied = {"presence": Presence.ABSENT, "algorithm": "labels"}
     open_ = {"presence": Presence.UNDETERMINED, "algorithm": "others"}
     assert lines(facts_of(denied, {"side": Laterality.LEFT}, open_)) == [
-        "Present: F2 possible nodule, left lung; another algorithm: absent F1; "
-        "another algorithm: undetermined F3"
+        (
+            "Present: F2 possible nodule, left lung; another algorithm: absent F1; "
+            "another algorithm: undetermined F3"
+        )
     ]
 
 
