@@ -73,11 +73,9 @@ def embedded_settings(
 
     Whether the embedded language model words its reports is the node's default where nothing is said.
     """
-    backend: dict[bool | None, dict[str, Any]] = {
-        None: {},
-        True: {"language": LanguageSection(backend="embedded")},
-        False: {"language": LanguageSection(backend="none")},
-    }
+    language: dict[str, Any] = {}
+    if is_worded is not None:
+        language["language"] = LanguageSection(backend="embedded" if is_worded else "none")
     return Settings(
         data_dir=out / "node",
         dicom=DicomSection(port=0),
@@ -85,7 +83,7 @@ def embedded_settings(
         completeness=CompletenessSection(quiet_period_s=quiet_period_s),
         clinical=ClinicalSection(enabled=is_clinical),
         destinations=(FolderSettings(name="results", type="folder", path=out / "results"),),
-        **backend[is_worded],
+        **language,
     )
 
 

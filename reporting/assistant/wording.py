@@ -15,10 +15,10 @@ from reporting.assistant.answer import AnswerSentence
 from reporting.assistant.evidence import STATED, Evidence, ToolCall, ToolName
 from reporting.assistant.intents import Intent, Plan, Turn, call_for, is_run_request
 from reporting.assistant.record import StudyRecord
-from reporting.facts import Fact, Facts
+from reporting.facts import Certainty, Fact, FactKind, Facts
 from reporting.refine.answer import UnusableAnswerError
 from reporting.refine.port import CompletionRequest
-from reporting.refine.prompt import describe_fact
+from reporting.refine.prompt import describe_place, describe_sizes
 
 _PLAN_SYSTEM: Final = (
     "You choose the tools that answer a radiologist's question about one study. "
@@ -196,7 +196,7 @@ def read_answer(text: str, evidence: Sequence[Evidence]) -> tuple[AnswerSentence
 
 
 def _word_evidence(item: Evidence, facts: Facts) -> str:
-    """Return a statement as the prompt has it: findings in the form in which reports are worded."""
+    """Return a statement as the prompt has it: findings as facts."""
     about = [fact for fact in map(facts.by_id, item.finding_ids) if fact is not None]
     if item.kind not in STATED or not about:
         return item.text
@@ -204,9 +204,13 @@ def _word_evidence(item: Evidence, facts: Facts) -> str:
 
 
 def _word_fact(fact: Fact) -> str:
+    """Return a fact: ``nodule, right lung, 12 mm, low confidence``; of one not there, its site."""
     if fact.presence is not Presence.PRESENT:
         return f"{fact.noun}, {fact.site_noun}"
-    return describe_fact(fact).removeprefix(f"{fact.alias} ")
+    parts = [fact.noun, describe_place(fact), *describe_sizes(fact)]
+    if fact.kind is not FactKind.ANATOMY and fact.certainty is not Certainty.UNSTATED:
+        parts.append(f"{fact.certainty.value} confidence")
+    return ", ".join(part for part in parts if part)
 
 
 def name_evidence(evidence: Sequence[Evidence]) -> dict[str, Evidence]:

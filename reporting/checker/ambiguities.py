@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from reporting.checker.clauses import MENTIONS, PREMODIFIERS, Clause, is_connector
+from reporting.checker.clauses import (
+    ALTERNATIVES,
+    INDEFINITE,
+    MENTIONS,
+    PLACES,
+    PREMODIFIERS,
+    Clause,
+    is_connector,
+)
 from reporting.checker.items import Item
 from reporting.checker.lexicon import Part
 from reporting.checker.pairs import Phrase
@@ -28,13 +36,10 @@ TYING: Final = frozenset(
 _OF_THE_IMAGE: Final = frozenset({"findings", "finding", "features", "appearances", "appearance", "signs"})
 _BEING: Final = frozenset({"may be", "might be", "could be"})
 _PLACING: Final = frozenset({"in", "on", "at", "of", "over", "within", "inside", "onto", "for"})
-_PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 _SIDES_LEFT_OPEN: Final = frozenset(
     {"right or left", "left or right", "right or the left", "left or the right"}
     | {"right or on the left", "left or on the right", "right or left sided", "left or right sided"}
 )
-_ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
-_ARTICLES: Final = frozenset({"a", "an"})
 
 
 def find_ties(items: Sequence[Item]) -> list[str]:
@@ -65,7 +70,7 @@ def _leads_to_finding(after: Sequence[Item]) -> bool:
 def is_place_measured(before: Sequence[Item]) -> bool:
     """Say whether a size before a finding is that of a place: «the left side, 12 mL, shows»."""
     sizes = [index for index, item in enumerate(before) if item.part is Part.UNIT]
-    places = [index for index, item in enumerate(before) if item.part in _PLACES]
+    places = [index for index, item in enumerate(before) if item.part in PLACES]
     if not sizes or not places or places[0] > sizes[-1]:
         return False
     return not all(item.part in PREMODIFIERS for item in before[sizes[-1] :])
@@ -104,9 +109,9 @@ def find_list_traps(phrases: Sequence[Phrase]) -> list[str]:
     words = {item.value for item in joints}
     if words <= {","}:
         return ["a list after a negation ends without «or»"]
-    has_or = not _ALTERNATIVES.isdisjoint(words)
+    has_or = not ALTERNATIVES.isdisjoint(words)
     is_pair = len(phrases) == 2  # noqa: PLR2004
-    if is_pair and "," in words and has_or and any(item.text in _ARTICLES for item in phrases[-1].before):
+    if is_pair and "," in words and has_or and any(item.text in INDEFINITE for item in phrases[-1].before):
         return ["a negation may or may not reach what comes after a comma"]
     has_verb = any(item.part is Part.FINITE and item.value in {"is", "was"} for item in phrases[-1].after)
     if has_verb and not has_or:

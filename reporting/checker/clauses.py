@@ -11,6 +11,9 @@ from reporting.checker.items import Item
 from reporting.checker.lexicon import Part
 
 MENTIONS: Final = frozenset({Part.CONCEPT, Part.GENERIC})
+PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
+ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
+INDEFINITE: Final = frozenset({"a", "an"})
 #: What may stand between a connector and the finding that it brings in.
 PREMODIFIERS: Final = frozenset(
     {
@@ -35,7 +38,6 @@ _VERBAL: Final = frozenset({"did", "does", "do", "fails", "failed", "not", "unab
 _PLACING: Final = frozenset({"in", "on", "at", "within", "over", "of"})
 _TELLING: Final = frozenset({Part.FINITE, Part.DENIAL, Part.NEGATION})
 _PLACE_PARTS: Final = frozenset({Part.SIDE, Part.ZONE, Part.SITE, Part.ARTICLE})
-_ALTERNATIVES: Final = frozenset({"or", "and or", "and / or", "nor"})
 _ACCOMPANYING: Final = frozenset(
     {
         "with",
@@ -147,7 +149,7 @@ def _cut_after_open(items: tuple[Item, ...]) -> Iterator[tuple[Item, ...]]:
 
 def _tells_after_open(items: Sequence[Item], index: int) -> bool:
     rest = items[index:]
-    is_joint = is_connector(items[index]) and items[index].value not in _ALTERNATIVES
+    is_joint = is_connector(items[index]) and items[index].value not in ALTERNATIVES
     is_open = any(item.part is Part.UNDETERMINED or item.text.startswith("whether") for item in rest)
     has_verb = any(item.part in _TELLING or is_existential(item) for item in rest)
     has_mention = any(item.part in MENTIONS for item in items[:index])
@@ -201,7 +203,7 @@ def _ends_list(items: Sequence[Item], index: int) -> bool:
         return False
     if _ACCOMPANYING.intersection(joined):
         return True
-    if _ALTERNATIVES.intersection(joined):
+    if ALTERNATIVES.intersection(joined):
         return False
     if is_existential(after):
         return True

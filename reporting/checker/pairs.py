@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from inference.findings import Laterality, Presence
-from reporting.checker.clauses import is_connector
+from reporting.checker.clauses import PLACES, is_connector
 from reporting.checker.items import Item
 from reporting.checker.lexicon import Form, Part
 from reporting.checker.modifiers import read_numbers, read_places
@@ -19,7 +19,6 @@ from reporting.checker.statements import Stated, Statement
 
 _HEADINGS: Final = frozenset({"finding", "findings", "abnormalities"})
 _HEADED: Final = frozenset({Part.ALGORITHM, Part.ARTICLE, Part.NAME, Part.EXAMINATION})
-_PLACES: Final = frozenset({Part.SIDE, Part.SITE, Part.ZONE})
 _LEADING: Final = frozenset(
     {"one", "another", "a second", "a third", "the other in", "the other on", "the other at"}
 )
@@ -90,7 +89,7 @@ def _start_of(items: Sequence[Item]) -> Part | None:
     kinds = (
         Part.UNIT if item.part in {Part.NUMBER, Part.UNIT} else Part.SIDE
         for item in items
-        if item.part in {*_PLACES, Part.NUMBER, Part.UNIT}
+        if item.part in {*PLACES, Part.NUMBER, Part.UNIT}
     )
     return next(kinds, None)
 

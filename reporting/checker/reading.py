@@ -17,7 +17,14 @@ from reporting.checker.ambiguities import (
     is_clashing,
     is_place_measured,
 )
-from reporting.checker.clauses import MENTIONS, PREMODIFIERS, Clause, is_connector, split_clauses
+from reporting.checker.clauses import (
+    INDEFINITE,
+    MENTIONS,
+    PREMODIFIERS,
+    Clause,
+    is_connector,
+    split_clauses,
+)
 from reporting.checker.items import Item, read_items, split_sentences
 from reporting.checker.lexicon import Entry, Form, Lexicon, Part, default_lexicon
 from reporting.checker.modifiers import read_numbers, read_places
@@ -70,7 +77,6 @@ _LOOKED: Final = frozenset(
 _LEVELS: Final = frozenset({Stated.LOW.value, Stated.MODERATE.value, Stated.HIGH.value})
 _POLAR: Final = frozenset({Part.NEGATION, Part.DENIAL, Part.UNDETERMINED, Part.PSEUDO, Part.ELSEWHERE})
 _DEFINITE: Final = frozenset({"the", "this", "these"})
-_ARTICLES: Final = frozenset({"a", "an"})
 _FURTHER: Final = frozenset({"another", "a further", "one further", "a second", "a third", "further"})
 
 
@@ -367,7 +373,7 @@ def _state(phrase: Phrase, presence: Presence, certainty: Stated) -> tuple[State
 def _form_of(phrase: Phrase) -> Form:
     """Return whether one is told or several; a noun that is not counted is one with an article before it."""
     form = phrase.mention.entry.form
-    is_one = form is Form.MASS and any(item.text in _ARTICLES for item in _premodifiers(phrase.before))
+    is_one = form is Form.MASS and any(item.text in INDEFINITE for item in _premodifiers(phrase.before))
     return Form.ONE if is_one else form
 
 

@@ -57,11 +57,10 @@ def _write(schema: Schema) -> str:
 
 def _write_string(schema: Schema) -> str:
     pattern = schema.get("pattern")
-    if pattern is None:
-        return f'"\\"" {_CHARACTER}* "\\""'
-    if pattern != STARTS_WITH_CAPITAL:
+    if pattern not in {None, STARTS_WITH_CAPITAL}:
         raise UnsupportedSchemaError("A schema with a pattern has no grammar.")
-    return f'"\\"" [A-Z] {_CHARACTER}* "\\""'
+    first = "[A-Z] " if pattern else ""
+    return f'"\\"" {first}{_CHARACTER}* "\\""'
 
 
 def _write_object(schema: Schema) -> str:

@@ -29,7 +29,7 @@ from reporting.language.phrases import (
     zone_of,
 )
 from reporting.refine.answer import CitedSentence
-from reporting.refine.plan import Group, Planned, Says, is_sure, plan_sentences
+from reporting.refine.plan import Group, Planned, Says, is_sure, name_others, plan_sentences
 from reporting.refine.prompt import Ground
 from reporting.text import SectionName
 
@@ -186,7 +186,7 @@ def _contrary(planned: Planned, style: _Style) -> list[str]:
     clauses = []
     denied = [fact for fact in planned.contrary if fact.presence is Presence.ABSENT]
     if denied:
-        who, plural = _others(denied)
+        who, plural = name_others(denied)
         clauses.append(
             style.pick(
                 (
@@ -197,14 +197,9 @@ def _contrary(planned: Planned, style: _Style) -> list[str]:
         )
     unsure = [fact for fact in planned.contrary if fact.presence is Presence.UNDETERMINED]
     if unsure:
-        who, _ = _others(unsure)
+        who, _ = name_others(unsure)
         clauses.append(f"for {who} it is undetermined whether there {verb_be(form)} {form.named()}")
     return clauses
-
-
-def _others(facts: Sequence[Fact]) -> tuple[str, bool]:
-    several = len({fact.algorithm for fact in facts}) > 1
-    return ("two algorithms", True) if several else ("another algorithm", False)
 
 
 def _say_open(group: Group, style: _Style) -> str:

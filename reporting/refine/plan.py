@@ -81,6 +81,12 @@ def is_sure(fact: Fact) -> bool:
     return fact.certainty is Certainty.HIGH or fact.kind is FactKind.ANATOMY
 
 
+def name_others(facts: Sequence[Fact]) -> tuple[str, bool]:
+    """Return who states what is contrary, ``another algorithm`` or ``two algorithms``; and if it is plural."""
+    several = len({fact.algorithm for fact in facts}) > 1
+    return ("two algorithms", True) if several else ("another algorithm", False)
+
+
 def _group(facts: Iterable[Fact]) -> list[Group]:
     """Return the facts of each finding together, those that are present first."""
     groups: dict[str, list[Fact]] = {}

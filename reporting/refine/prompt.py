@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from inference.findings import Laterality, Presence, Quantity
-from reporting.facts import Certainty, Fact, FactKind, Facts
+from reporting.facts import Fact, Facts
 from reporting.recommendations import Recommendation
 from reporting.refine.answer import describe_schema
-from reporting.refine.plan import Planned, Says, is_sure, plan_sentences
+from reporting.refine.plan import Planned, Says, is_sure, name_others, plan_sentences
 from reporting.refine.port import CompletionRequest
 
 #: What the model is told. Short, because the embedded model is small; a large one needs no more.
@@ -110,7 +110,7 @@ def describe_planned(planned: Planned) -> str:
         case Says.PRESENT:
             told = [_describe_present(planned.groups[0]), *_describe_contrary(planned.contrary)]
         case Says.MEASURED:
-            told = [", ".join([_name(planned.facts), *_sizes(planned.facts[0])])]
+            told = [", ".join([_name(planned.facts), *describe_sizes(planned.facts[0])])]
         case Says.OPEN:
             told = [_name(planned.groups[0]), *_describe_contrary(planned.groups[0])]
         case Says.ABSENT | Says.UNDETERMINED:
@@ -123,7 +123,7 @@ def _describe_present(facts: Sequence[Fact]) -> str:
     placed = [fact for fact in facts if fact.side or fact.zone] or facts[:1]
     places = " and ".join(dict.fromkeys(describe_place(fact) for fact in placed))
     parts = [_name(facts, "" if sure else "possible "), places]
-    return ", ".join([*parts, *_sizes(facts[0])] if len(facts) == 1 else parts)
+    return ", ".join([*parts, *describe_sizes(facts[0])] if len(facts) == 1 else parts)
 
 
 def _describe_contrary(facts: Sequence[Fact]) -> list[str]:
@@ -132,18 +132,9 @@ def _describe_contrary(facts: Sequence[Fact]) -> list[str]:
     for presence in (Presence.ABSENT, Presence.UNDETERMINED):
         alike = [fact for fact in facts if fact.presence is presence]
         if alike:
-            several = len({fact.algorithm for fact in alike}) > 1
-            who = "two algorithms" if several else "another algorithm"
+            who, _ = name_others(alike)
             told.append(f"{who}: {presence.value} {_aliases(alike)}")
     return told
-
-
-def describe_fact(fact: Fact) -> str:
-    """Return a present fact on one line: ``F1 nodule, right lung, upper zone, 12 mm, low confidence``."""
-    parts = [_name((fact,)), describe_place(fact), *_sizes(fact)]
-    if fact.kind is not FactKind.ANATOMY and fact.certainty is not Certainty.UNSTATED:
-        parts.append(f"{fact.certainty.value} confidence")
-    return ", ".join(part for part in parts if part)
 
 
 def clean_crude(sentences: Sequence[str]) -> str:
@@ -168,7 +159,7 @@ def describe_place(fact: Fact) -> str:
     return place if fact.zone is None else f"{place}, {fact.zone.value} zone"
 
 
-def _sizes(fact: Fact) -> list[str]:
+def describe_sizes(fact: Fact) -> list[str]:
     """Return the sizes; two diameters as one product of lengths, as reports write them."""
     texts = {size.quantity: size.text for size in fact.sizes}
     long_axis, perpendicular = texts.get(Quantity.LONG_AXIS), texts.get(Quantity.PERPENDICULAR_AXIS)
