@@ -82,7 +82,7 @@ def is_sure(fact: Fact) -> bool:
 
 
 def name_others(facts: Sequence[Fact]) -> tuple[str, bool]:
-    """Return who states what is contrary, ``another algorithm`` or ``two algorithms``; and if it is plural."""
+    """Return who states what is contrary, ``another algorithm`` or ``two algorithms``, and if plural."""
     several = len({fact.algorithm for fact in facts}) > 1
     return ("two algorithms", True) if several else ("another algorithm", False)
 
